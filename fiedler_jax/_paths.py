@@ -1,0 +1,75 @@
+"""One name for each parameter leaf, whatever container it came in."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+
+Path = tuple[str, ...]
+
+_COLLECTION = "params"
+_DIGITS = re.compile(r"(\d+)")
+
+
+def _key_name(key: Any) -> str:
+    match key:
+        case DictKey(key=name) | FlattenedIndexKey(key=name):
+            return str(name)
+        case GetAttrKey(name=name):
+            return name
+        case SequenceKey(idx=index):
+            return str(index)
+        case _:
+            return str(key)
+
+
+def canonical_path(key_path: Iterable[Any]) -> Path:
+    """The path of a leaf as plain strings, the same for every container of the same model.
+
+    An `nnx.Variable` adds an attribute ``value`` below the leaf in `tx.init` but not in `tx.update`, and linen's
+    ``model.init`` puts the parameters below a collection ``params`` that optimizers usually do not see: both are
+    dropped.
+    """
+    keys = tuple(key_path)
+    if len(keys) > 1 and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
+        keys = keys[:-1]
+    names = tuple(_key_name(key) for key in keys)
+    return names[1:] if len(names) > 1 and names[0] == _COLLECTION else names
+
+
+def parse_path(path: str | Iterable[Any]) -> Path:
+    """The canonical path of a leaf that a user named, as ``"Dense_0/kernel"`` or ``("Dense_0", "kernel")``."""
+    names = tuple(path.strip("/").split("/")) if isinstance(path, str) else tuple(str(name) for name in path)
+    return canonical_path(DictKey(name) for name in names)
+
+
+def is_masked(leaf: Any) -> bool:
+    """Whether a leaf was hidden by `optax.masked`."""
+    return isinstance(leaf, optax.MaskedNode)
+
+
+def leaves_by_path(params: Any) -> dict[Path, Any]:
+    """The leaves of a parameter tree under their canonical paths; masked leaves appear as `optax.MaskedNode`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_masked)
+    return {canonical_path(key_path): leaf for key_path, leaf in leaves}
+
+
+def leaf_shape(leaf: Any) -> tuple[int, ...]:
+    """The shape of an array, a `jax.ShapeDtypeStruct` or a number."""
+    return tuple(leaf.shape) if hasattr(leaf, "shape") else np.shape(leaf)
+
+
+def natural_key(path: Path) -> tuple[Any, ...]:
+    """A sort key that puts ``Dense_2`` before ``Dense_10``."""
+    return tuple(
+        tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(name)) for name in path
+    )
+
+
+def display(path: Path) -> str:
+    """A path as users write it."""
+    return "/".join(path)

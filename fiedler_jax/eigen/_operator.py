@@ -1,0 +1,47 @@
+"""The symmetric operators the solvers work on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class SymmetricOperator(NamedTuple):
+    """A symmetric operator without negative eigenvalues, known by its products.
+
+    Attributes:
+        matvec: maps rows (b, n) to their products with the operator, row by row.
+        diagonal: its diagonal, shape (n,), for preconditioning.
+        upper_bound: a scalar no eigenvalue exceeds.
+        null_vector: a unit eigenvector to be left out, shape (n,); zero if there is none.
+        support: boolean (n,), the coordinates eigenvectors may use; the operator must map vectors supported there to
+            vectors supported there.
+    """
+
+    matvec: Callable[[jax.Array], jax.Array]
+    diagonal: jax.Array
+    upper_bound: jax.Array
+    null_vector: jax.Array
+    support: jax.Array
+
+
+def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None) -> SymmetricOperator:
+    """A symmetric positive semidefinite matrix (n, n) as an operator, optionally without a known unit eigenvector.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fiedler_jax import eigen
+        >>> operator = eigen.operator_from_matrix(jnp.diag(jnp.arange(1.0, 9.0)))
+        >>> result = eigen.Davidson().solve(operator, jnp.ones((1, 8)))
+        >>> print(f"{result.values[0]:.4f}")
+        1.0000
+    """
+    matrix = jnp.asarray(matrix)
+    return SymmetricOperator(
+        matvec=lambda rows: rows @ matrix,
+        diagonal=jnp.diagonal(matrix),
+        upper_bound=jnp.max(jnp.sum(jnp.abs(matrix), axis=1)),
+        null_vector=jnp.zeros_like(matrix[0]) if null_vector is None else null_vector,
+        support=jnp.ones(len(matrix), bool),
+    )

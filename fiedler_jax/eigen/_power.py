@@ -1,0 +1,82 @@
+"""Shifted, deflated power iteration: the simplest solver, and the slowest."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row
+from fiedler_jax.eigen._davidson import check_settings
+from fiedler_jax.eigen._operator import SymmetricOperator
+from fiedler_jax.eigen._result import EigenResult, assess, conclude, default_tolerance, is_finite
+
+
+class _State(NamedTuple):
+    values: jax.Array
+    vectors: jax.Array
+    residual_rows: jax.Array
+    iterations: jax.Array
+    matvecs: jax.Array
+    done: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerIteration:
+    """Power iteration on ``bound - A`` with the null vector projected out, for the k targets and a guard at once.
+
+    Attributes:
+        tol: relative accuracy asked of the values; by default 1e-6 in float32 and 1e-9 in float64.
+        max_iterations: block products allowed after the first; convergence is linear with rate
+            ``(bound - λ_next) / (bound - λ)``, so small gaps take thousands.
+
+    Example:
+        >>> import jax.numpy as jnp, fiedler_jax as fj
+        >>> lap = fj.laplacian_from_adjacency(1 - jnp.eye(5))
+        >>> print(f"{fj.fiedler_pair(lap, solver=fj.PowerIteration()).value:.4f}")
+        5.0000
+    """
+
+    tol: float | None = None
+    max_iterations: int = 20_000
+
+    def __post_init__(self) -> None:
+        check_settings(self.tol, self.max_iterations)
+
+    def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
+        """The `num` smallest eigenpairs, from start rows (m, n)."""
+        block = num + 1
+        tol = default_tolerance(self.tol, operator.diagonal.dtype)
+
+        def project(rows: jax.Array, iterations: jax.Array, matvecs: jax.Array) -> _State:
+            rows = orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
+            products = operator.matvec(rows)
+            ritz = rayleigh_ritz(operator, rows @ products.T, jnp.any(rows != 0, axis=1))
+            mixing = ritz.coefficients[:, :block].T
+            values, vectors = ritz.values[:block], mixing @ rows
+            residual_rows = residuals_of(operator, values, vectors, mixing @ products)
+            found = assess(operator, values, jnp.linalg.norm(residual_rows, axis=1), tol)
+            done = found.accurate | found.resolved
+            return _State(values, vectors, residual_rows, iterations + 1, matvecs + len(rows), done)
+
+        def unfinished(state: _State) -> jax.Array:
+            return ~state.done & (state.iterations <= self.max_iterations)
+
+        def step(state: _State) -> _State:
+            # (bound - A) v from what is known: (bound - θ) v - (A v - θ v).
+            rows = (operator.upper_bound - state.values)[:, None] * state.vectors - state.residual_rows
+            return project(rows, state.iterations, state.matvecs)
+
+        zero = jnp.zeros((), jnp.int32)
+        scattered = [scattered_row(operator, salt)[None] for salt in range(block)]
+        state = project(jnp.concatenate([start, *scattered]), zero, zero)
+        state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
+        return conclude(
+            operator,
+            state.values,
+            state.vectors[:num],
+            jnp.linalg.norm(state.residual_rows, axis=1),
+            tol,
+            state.matvecs,
+            state.iterations,
+        )

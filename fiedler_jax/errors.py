@@ -1,0 +1,75 @@
+"""What can go wrong before anything is computed, one explained class per failure.
+
+Every class derives from `FiedlerError`, which is a `ValueError`. They are raised on the host, while a graph or a
+transformation is built or traced. Failures inside compiled code are reported as a `Status` instead.
+"""
+
+
+class FiedlerError(ValueError):
+    """Base class of all errors raised by fiedler_jax."""
+
+
+class NoKernelsError(FiedlerError):
+    """The parameters hold no Dense kernel, so there is no graph to regularize.
+
+    Pass the parameters of a model with at least one 2-D leaf named ``kernel``, or state the edges by hand with
+    `graph_from_edges`.
+    """
+
+
+class UnsupportedKernelError(FiedlerError):
+    """A kernel is not the 2-D kernel of a Dense layer, so names and shapes cannot say what it connects.
+
+    State the Dense kernels to use by hand with `graph_from_edges`; every other leaf is then left out, and named.
+    """
+
+
+class BrokenChainError(FiedlerError):
+    """The kernels, in the order their numbered names give, do not fit one another.
+
+    State how they connect with `graph_from_edges`.
+    """
+
+
+class AmbiguousChainError(FiedlerError):
+    """More than one order of the kernels fits their shapes, and their names do not decide.
+
+    Number the layers (``Dense_0``, ``Dense_1``, …) or state how they connect with `graph_from_edges`.
+    """
+
+
+class EdgeError(FiedlerError):
+    """An edge block stated by hand is malformed, names no leaf, or contradicts another one in a group's size."""
+
+
+class KernelMismatchError(FiedlerError):
+    """The parameters do not hold a kernel of the graph, or hold it with another shape or a non-real dtype.
+
+    Build the graph from the same parameters, or from parameters of the same model.
+    """
+
+
+class MaskedKernelError(FiedlerError):
+    """A mask hides a kernel of the graph from the transformation.
+
+    Let the mask include every kernel, or pass a graph built with `graph_from_edges` from the visible ones.
+    """
+
+
+class AdjacencyError(FiedlerError):
+    """A matrix is not the adjacency of an undirected weighted graph: square, symmetric, nonnegative."""
+
+
+class HyperparameterError(FiedlerError):
+    """A setting of a solver or of a transformation lies outside its range."""
+
+
+class MissingParamsError(FiedlerError):
+    """An update was called without the parameters, which the penalty needs.
+
+    Call ``tx.update(updates, state, params)``.
+    """
+
+
+class StateNotFoundError(FiedlerError):
+    """An optimizer state holds no, or more than one, state of a Fiedler transformation."""

@@ -1,0 +1,234 @@
+"""The Laplacian of a weighted graph given block by block, never formed as an n x n array."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fiedler_jax.errors import AdjacencyError
+from fiedler_jax.graph import NetworkGraph, edge_blocks, without_diagonal
+
+Range = tuple[int, int]
+
+
+class Placement(NamedTuple):
+    """Where an edge block stands in the adjacency: its vertex ranges, and whether it holds both triangles."""
+
+    source: Range
+    target: Range
+    symmetric: bool = False
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Laplacian:
+    """A graph Laplacian as an operator on rows of vertex values; build it with `laplacian`.
+
+    Combinatorial: ``L = D - A``. Normalized: ``L = I - D^-1/2 A D^-1/2``, with zero rows at isolated vertices, as in
+    SciPy and NetworkX. Here ``A`` is the adjacency, ``D`` the diagonal matrix of degrees. It is a pytree whose arrays
+    are differentiable, computed in float32 or float64. A vector is an array of shape (n,), several are rows (b, n).
+
+    Attributes:
+        blocks: nonnegative edge weights of each block.
+        degrees: degree of each vertex, shape (n,).
+        placements: where each block stands.
+        groups: vertex range of each group of units.
+        normalized: which of the two Laplacians this is.
+
+    Example:
+        >>> import jax.numpy as jnp, fiedler_jax as fj
+        >>> path = fj.laplacian_from_adjacency(jnp.array([[0.0, 2.0, 0.0], [2.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+        >>> print(path.matvec(jnp.array([1.0, 0.0, 0.0])))
+        [ 2. -2.  0.]
+        >>> print(path.quadratic_form(jnp.array([1.0, 0.0, 0.0])))
+        2.0
+    """
+
+    blocks: tuple[jax.Array, ...]
+    degrees: jax.Array
+    placements: tuple[Placement, ...] = dataclasses.field(metadata={"static": True})
+    groups: tuple[Range, ...] = dataclasses.field(metadata={"static": True})
+    normalized: bool = dataclasses.field(metadata={"static": True})
+
+    @property
+    def num_vertices(self) -> int:
+        """Number of vertices n."""
+        return self.degrees.shape[-1]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of values and vectors."""
+        return self.degrees.dtype
+
+    @property
+    def connected(self) -> jax.Array:
+        """Which vertices have an edge, shape (n,); a degree below the root of the smallest normal number has none."""
+        return self.degrees > jnp.finfo(self.dtype).tiny ** 0.5
+
+    @property
+    def inverse_root_degrees(self) -> jax.Array:
+        """``D^-1/2`` as a vector, zero (with zero derivative) at isolated vertices."""
+        # The inner `where` keeps the derivative finite: that of the outer one alone is 0 * inf at a zero degree.
+        return jnp.where(self.connected, jax.lax.rsqrt(jnp.where(self.connected, self.degrees, 1)), 0)
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """The diagonal of L, shape (n,)."""
+        return self.connected.astype(self.dtype) if self.normalized else self.degrees
+
+    @property
+    def upper_bound(self) -> jax.Array:
+        """An upper bound of the largest eigenvalue: 2 if normalized, else twice the largest degree."""
+        return jnp.asarray(2, self.dtype) if self.normalized else 2 * jnp.max(self.degrees)
+
+    @property
+    def null_vector(self) -> jax.Array:
+        """The unit vector of eigenvalue 0: constant, or proportional to the roots of the degrees if normalized."""
+        if self.normalized:
+            root = self.degrees * self.inverse_root_degrees
+            return _unit(root, self.connected.astype(self.dtype))
+        return jnp.full_like(self.degrees, self.num_vertices**-0.5)
+
+    def matvec(self, x: jax.Array) -> jax.Array:
+        """``L x`` for a vector (n,) or for each row of (b, n), with two products per edge block.
+
+        Example:
+            >>> import jax.numpy as jnp, fiedler_jax as fj
+            >>> edge = fj.laplacian_from_adjacency(jnp.array([[0.0, 4.0], [4.0, 0.0]]), normalized=True)
+            >>> print(edge.matvec(jnp.eye(2)))
+            [[ 1. -1.]
+             [-1.  1.]]
+        """
+        if not self.normalized:
+            return self.degrees * x - self._adjacency_product(x)
+        scale = self.inverse_root_degrees
+        return self.connected * x - scale * self._adjacency_product(scale * x)
+
+    def quadratic_form(self, x: jax.Array) -> jax.Array:
+        """``xᵀ L x`` in the edge form: a scalar for (n,), shape (b,) for (b, n).
+
+        The sum over edges of ``a_ij (y_i - y_j)²``, with ``y = x`` or ``y = D^-1/2 x`` if normalized. Each term is
+        nonnegative, so nothing cancels: small values come out with full relative accuracy, unlike ``x · (L x)``.
+        """
+        y = self.inverse_root_degrees * x if self.normalized else x
+        form = self._edge_sum
+        return form(y) if y.ndim == 1 else jax.vmap(form)(y)
+
+    def to_dense(self) -> jax.Array:
+        """L as an (n, n) array, for small graphs and for tests.
+
+        Example:
+            >>> import jax.numpy as jnp, fiedler_jax as fj
+            >>> print(fj.laplacian_from_adjacency(1 - jnp.eye(3)).to_dense())
+            [[ 2. -1. -1.]
+             [-1.  2. -1.]
+             [-1. -1.  2.]]
+        """
+        return self.matvec(jnp.eye(self.num_vertices, dtype=self.dtype))
+
+    def _adjacency_product(self, x: jax.Array) -> jax.Array:
+        product = jnp.zeros_like(x)
+        for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
+            product = product.at[..., slice(*target)].add(x[..., slice(*source)] @ block)
+            if not symmetric:
+                product = product.at[..., slice(*source)].add(x[..., slice(*target)] @ block.T)
+        return product
+
+    def _edge_sum(self, y: jax.Array) -> jax.Array:
+        total = jnp.zeros((), self.dtype)
+        for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
+            differences = y[slice(*source), None] - y[None, slice(*target)]
+            total += jnp.sum(block * differences**2) / (2 if symmetric else 1)
+        return total
+
+
+def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> Laplacian:
+    """The Laplacian of a network's graph at the given parameters.
+
+    Args:
+        graph: from `graph_from_params` or `graph_from_edges`.
+        params: parameters of the same model, in any floating dtype; float64 is kept, all else computes in float32.
+        normalized: the normalized Laplacian ``I - D^-1/2 A D^-1/2`` if true, else ``D - A``.
+
+    Returns:
+        A matrix-free operator, differentiable with respect to the parameters, also at zero weights and dead units.
+
+    Raises:
+        KernelMismatchError: the parameters do not fit the graph.
+        MaskedKernelError: `optax.masked` hides a kernel.
+
+    Source: Tam & Dunson, "Fiedler Regularization: Learning Neural Networks with Graph Sparsity", ICML 2020, section 3.
+
+    Example:
+        >>> import jax.numpy as jnp, fiedler_jax as fj
+        >>> params = {"Dense_0": {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.zeros(2)}}
+        >>> lap = fj.laplacian(fj.graph_from_params(params), params, normalized=False)
+        >>> print(lap.degrees)
+        [3. 1. 2.]
+    """
+    ranges = graph.ranges
+    placements = tuple(Placement(ranges[block.source], ranges[block.target]) for block in graph.blocks)
+    return _from_blocks(edge_blocks(graph, params), placements, tuple(ranges.values()), normalized)
+
+
+def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Laplacian:
+    """The Laplacian of any weighted graph, from its adjacency matrix.
+
+    Args:
+        adjacency: symmetric, nonnegative array (n, n). The diagonal (self-loops) drops out. NaN and infinite entries
+            are let through, to be reported by the solver's status.
+        normalized: as in `laplacian`; combinatorial by default, as in SciPy and NetworkX.
+
+    Raises:
+        AdjacencyError: not square, and (outside jit) not symmetric or with a negative entry.
+
+    Example:
+        >>> import jax.numpy as jnp, fiedler_jax as fj
+        >>> star = jnp.zeros((4, 4)).at[0, 1:].set(1.0).at[1:, 0].set(1.0)
+        >>> print(f"{fj.fiedler_pair(fj.laplacian_from_adjacency(star)).value:.4f}")
+        1.0000
+    """
+    if np.ndim(adjacency) != 2 or np.shape(adjacency)[0] != np.shape(adjacency)[1]:
+        raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {np.shape(adjacency)}.")
+    if not isinstance(adjacency, jax.core.Tracer):
+        _check_adjacency(np.asarray(adjacency))
+    weights = jnp.asarray(adjacency)
+    weights = without_diagonal(weights.astype(jnp.result_type(jnp.float32, weights.dtype)), True)
+    whole = (0, len(weights))
+    return _from_blocks((weights,), (Placement(whole, whole, symmetric=True),), (whole,), normalized)
+
+
+def _from_blocks(
+    blocks: tuple[jax.Array, ...], placements: tuple[Placement, ...], groups: tuple[Range, ...], normalized: bool
+) -> Laplacian:
+    degrees = jnp.zeros(groups[-1][1], blocks[0].dtype)
+    for block, (source, target, symmetric) in zip(blocks, placements, strict=True):
+        degrees = degrees.at[slice(*source)].add(jnp.sum(block, axis=1))
+        if not symmetric:
+            degrees = degrees.at[slice(*target)].add(jnp.sum(block, axis=0))
+    return Laplacian(blocks, degrees, placements, groups, normalized)
+
+
+def _unit(x: jax.Array, otherwise: jax.Array) -> jax.Array:
+    """Scale x to norm 1, or `otherwise` (likewise) where x is zero."""
+    squared = jnp.sum(x**2)
+    return jnp.where(squared > 0, x, otherwise) * jax.lax.rsqrt(
+        jnp.where(squared > 0, squared, jnp.maximum(jnp.sum(otherwise**2), 1))
+    )
+
+
+def _check_adjacency(adjacency: np.ndarray) -> None:
+    if np.any(adjacency < 0):
+        i, j = np.argwhere(adjacency < 0)[0]
+        raise AdjacencyError(
+            f"Entry ({i}, {j}) is {adjacency[i, j]}, but edge weights are nonnegative. Take absolute values first."
+        )
+    asymmetric = ~np.isclose(adjacency, adjacency.T, rtol=1e-5, atol=0, equal_nan=True)
+    if np.any(asymmetric):
+        i, j = np.argwhere(asymmetric)[0]
+        raise AdjacencyError(
+            f"Entries ({i}, {j}) and ({j}, {i}) are {adjacency[i, j]} and {adjacency[j, i]}, but the edges of an "
+            "undirected graph have one weight. Symmetrize first, such as (A + A.T) / 2."
+        )
