@@ -1,5 +1,6 @@
 """The order of a chain of kernels, from their names and shapes."""
 
+import itertools
 import re
 
 from fiedler_jax._paths import Path, display
@@ -84,7 +85,7 @@ def _remedy(order: tuple[Path, ...]) -> str:
 
 def _broken_message(shapes: dict[Path, tuple[int, ...]]) -> str:
     order = tuple(shapes)
-    misfit = next(((a, b) for a, b in zip(order, order[1:], strict=False) if shapes[a][1] != shapes[b][0]), None)
+    misfit = next(((a, b) for a, b in itertools.pairwise(order) if shapes[a][1] != shapes[b][0]), None)
     what = "The kernels " + _describe(order, shapes) + " form no chain"
     if misfit:
         a, b = misfit

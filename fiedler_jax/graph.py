@@ -246,7 +246,7 @@ def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
     kernels = kernel_leaves(graph, params)
     dtype = compute_dtype(kernels)
     return tuple(
-        without_diagonal(jnp.abs(jnp.asarray(kernel, dtype)), block.source == block.target)
+        without_diagonal(_magnitude(jnp.asarray(kernel, dtype)), block.source == block.target)
         for block, kernel in zip(graph.blocks, kernels, strict=True)
     )
 
@@ -259,6 +259,11 @@ def compute_dtype(kernels: Iterable[Any]) -> jnp.dtype:
 def without_diagonal(weights: jax.Array, joins_itself: bool) -> jax.Array:
     """Edge weights of a block with its self-loops, if it joins a group to itself, set to zero."""
     return jnp.where(jnp.eye(len(weights), dtype=bool), 0, weights) if joins_itself else weights
+
+
+def _magnitude(weights: jax.Array) -> jax.Array:
+    # The derivative of jnp.abs at zero is one, which would revive exact zeros; that of this product is zero.
+    return weights * jnp.sign(weights)
 
 
 def _checked_kernel(block: EdgeBlock, leaves: dict[Path, Any]) -> Any:

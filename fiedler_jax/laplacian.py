@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fiedler_jax.errors import AdjacencyError
 from fiedler_jax.graph import NetworkGraph, edge_blocks, without_diagonal
@@ -192,7 +193,7 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
     """
     if np.ndim(adjacency) != 2 or np.shape(adjacency)[0] != np.shape(adjacency)[1]:
         raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {np.shape(adjacency)}.")
-    if not isinstance(adjacency, jax.core.Tracer):
+    if not isinstance(adjacency, Tracer):
         _check_adjacency(np.asarray(adjacency))
     weights = jnp.asarray(adjacency)
     weights = without_diagonal(weights.astype(jnp.result_type(jnp.float32, weights.dtype)), True)

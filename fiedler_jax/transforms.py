@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from fiedler_jax._paths import canonical_path, display, is_masked
 from fiedler_jax.eigen import Davidson, Solver
@@ -38,7 +39,7 @@ class FiedlerPenaltyState(NamedTuple):
         skipped: updates left without a penalty, because the strength was not finite or no usable vector was found.
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     vectors: jax.Array
     value: jax.Array
     residual: jax.Array
@@ -69,7 +70,7 @@ class FiedlerMetrics(NamedTuple):
     l1_coefficient: jax.Array
     status: jax.Array
     skipped: jax.Array
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def add_fiedler_penalty(
@@ -140,7 +141,7 @@ def add_fiedler_penalty(
         return _initial_state(net.num_vertices, compute_dtype(kernel_leaves(net, params)))
 
     def update_fn(
-        updates: optax.Updates, state: FiedlerPenaltyState, params: optax.Params | None = None, **extra_args: Any
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, FiedlerPenaltyState]:
         del extra_args
         if params is None:
@@ -224,7 +225,7 @@ def _check_settings(strength: Strength, refresh_every: Any, scale: str) -> None:
     if not isinstance(refresh_every, jax.Array) and (refresh_every != int(refresh_every) or refresh_every < 1):
         raise HyperparameterError(f"refresh_every must be an integer of at least 1, not {refresh_every}.")
     first = strength(jnp.zeros((), jnp.int32)) if callable(strength) else strength
-    if not isinstance(first, jax.core.Tracer) and not np.isfinite(first):
+    if not isinstance(first, Tracer) and not np.isfinite(first):
         what = "The strength schedule's first value" if callable(strength) else "strength"
         raise HyperparameterError(f"{what} is {first}; it must be a finite number (a negative one is allowed).")
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row
 from fiedler_jax.eigen._davidson import check_settings
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, assess, conclude, default_tolerance, is_finite
+from fiedler_jax.eigen._result import EigenResult, absent_value, assess, conclude, default_tolerance, is_finite
 
 
 class _State(NamedTuple):
@@ -55,7 +55,9 @@ class PowerIteration:
             mixing = ritz.coefficients[:, :block].T
             values, vectors = ritz.values[:block], mixing @ rows
             residual_rows = residuals_of(operator, values, vectors, mixing @ products)
-            found = assess(operator, values, jnp.linalg.norm(residual_rows, axis=1), tol)
+            # More rows than pairs came in at first, so a pair that is absent does not exist.
+            present = jnp.where(values < absent_value(operator) / 2, values, jnp.inf)
+            found = assess(operator, present, jnp.linalg.norm(residual_rows, axis=1), tol)
             done = found.accurate | found.resolved
             return _State(values, vectors, residual_rows, iterations + 1, matvecs + len(rows), done)
 

@@ -40,7 +40,8 @@ class EigenResult(NamedTuple):
         values: shape (k,), ascending.
         vectors: orthonormal rows (k, n).
         residuals: ``|A v - θ v|``, shape (k,).
-        error: estimated absolute error of the values, shape (k,): the residual, or its square over the gap.
+        error: estimated absolute error of the values, shape (k,): the residual, or its square over the gap. The
+            rounding of the values themselves, of the order of `floor`, comes on top.
         next_value: estimate of the next eigenvalue, infinite if there is none.
         next_residual: the residual of that estimate.
         floor: the residual below which the dtype resolves nothing.
@@ -95,14 +96,16 @@ def assess(operator: SymmetricOperator, values: jax.Array, residuals: jax.Array,
 
     The error of a Ritz value is at most its residual r, and at most r²/gap where the rest of the spectrum keeps a
     distance `gap`. The guard, one Ritz pair above the targets, measures that gap; it also exposes false convergence,
-    since a pair below the guard's value would have shown up as the guard once that has converged.
+    since a pair below the guard's value would have shown up as the guard once that has converged. A guard that the
+    basis does not hold yet shows nothing; one that does not exist at all is given as infinite.
     """
     floor = accuracy_floor(operator)
     targets, guard = values[:-1], values[-1]
-    gap = jnp.maximum(guard - residuals[-1] - targets, 0)
+    gap = jnp.clip(guard - residuals[-1] - targets, 0, operator.upper_bound)
     r = residuals[:-1]
     error = jnp.where(r < gap, r**2 / jnp.where(r < gap, gap, 1), r)
-    guarded = residuals[-1] <= jnp.maximum(_GUARD_TOLERANCE * guard, floor)
+    known = (guard < absent_value(operator) / 2) | jnp.isinf(guard)
+    guarded = known & (residuals[-1] <= jnp.maximum(_GUARD_TOLERANCE * guard, floor))
     accurate = error <= tol * targets
     return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r <= floor)))
 

@@ -1,0 +1,207 @@
+"""The solvers on operators with known spectra."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fiedler_jax import eigen, errors
+from fiedler_jax.eigen import Status
+
+ITERATIVE = [eigen.Davidson(), eigen.Lanczos(), eigen.PowerIteration()]
+SOLVERS = [*ITERATIVE, eigen.Dense()]
+EACH = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+EACH_ITERATIVE = pytest.mark.parametrize("solver", ITERATIVE, ids=lambda s: type(s).__name__)
+
+
+def with_spectrum(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A symmetric matrix with the given eigenvalues, and its eigenvectors as rows."""
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(values), len(values))))
+    return (q * values) @ q.T, q.T
+
+
+@functools.cache
+def runner(solver: eigen.Solver, num: int) -> Callable[..., eigen.EigenResult]:
+    """One compiled solve for each solver, shared by the tests."""
+    return jax.jit(lambda matrix, start: solver.solve(eigen.operator_from_matrix(matrix), start, num))
+
+
+def solve(
+    solver: eigen.Solver, matrix: np.ndarray, dtype: str, num: int = 1, start: np.ndarray | None = None
+) -> eigen.EigenResult:
+    rows = np.zeros((1, len(matrix))) if start is None else np.atleast_2d(start)
+
+    return runner(solver, num)(jnp.asarray(matrix, dtype), jnp.asarray(rows, dtype))
+
+
+@EACH
+@pytest.mark.parametrize("num", [1, 3])
+def test_the_smallest_pairs_and_what_is_said_of_them(solver: eigen.Solver, num: int, dtype: str) -> None:
+    values = np.concatenate([[0.2, 0.5, 0.9, 1.5], np.linspace(2, 4, 36)])
+    matrix, _ = with_spectrum(values)
+    result = solve(solver, matrix, dtype, num)
+    assert Status(int(result.status)) is Status.CONVERGED
+    narrow = dtype == "float32"
+    np.testing.assert_allclose(result.values, values[:num], rtol=1e-6 if narrow else 1e-9, atol=float(result.floor))
+    np.testing.assert_allclose(result.next_value, values[num], rtol=3e-3)
+    vectors = np.asarray(result.vectors, np.float64)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(num), atol=1e-5 if narrow else 1e-12)
+    rows = vectors @ matrix - np.asarray(result.values)[:, None] * vectors
+    np.testing.assert_allclose(result.residuals, np.linalg.norm(rows, axis=1), atol=5e-6 if narrow else 1e-13)
+    assert result.values.dtype == result.vectors.dtype == dtype
+    assert int(result.matvecs) >= int(result.iterations) >= 1
+
+
+@EACH
+def test_the_null_vector_is_left_out(solver: eigen.Solver, dtype: str) -> None:
+    matrix, vectors = with_spectrum(np.concatenate([[0.0, 0.3], np.linspace(1, 2, 30)]))
+    operator = eigen.operator_from_matrix(jnp.asarray(matrix, dtype), jnp.asarray(vectors[0], dtype))
+    result = jax.jit(lambda s: solver.solve(operator, s))(jnp.asarray(vectors[:1], dtype))
+    np.testing.assert_allclose(result.values, [0.3], rtol=1e-5)
+    assert abs(float(result.vectors[0] @ vectors[0])) < 1e-5
+
+
+@EACH
+def test_vectors_stay_on_the_support(solver: eigen.Solver) -> None:
+    blocks = np.zeros((24, 24))
+    blocks[:12, :12], _ = with_spectrum(np.linspace(1, 2, 12))
+    blocks[12:, 12:], _ = with_spectrum(np.linspace(0.1, 2, 12), seed=1)
+    support = jnp.arange(24) < 12
+    operator = eigen.operator_from_matrix(jnp.asarray(blocks, jnp.float32))._replace(support=support)
+    result = solver.solve(operator, jnp.zeros((1, 24)))
+    np.testing.assert_allclose(result.values, [1.0], rtol=1e-5)
+    assert jnp.all(result.vectors[0, 12:] == 0)
+
+
+@EACH_ITERATIVE
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_an_exact_higher_eigenvector_does_not_mislead(solver: eigen.Solver, at: int, dtype: str) -> None:
+    values = np.concatenate([[0.2, 0.5, 0.6, 0.7, 0.8], np.linspace(2, 4, 35)])
+    matrix, vectors = with_spectrum(values)
+    result = solve(solver, matrix, dtype, start=vectors[at])
+    np.testing.assert_allclose(result.values, values[:1], rtol=1e-5)
+    assert Status(int(result.status)) is Status.CONVERGED
+
+
+@EACH
+def test_a_multiple_smallest_value(solver: eigen.Solver, dtype: str) -> None:
+    values = np.concatenate([[0.5, 0.5, 0.5], np.linspace(1, 2, 37)])
+    matrix, _ = with_spectrum(values)
+    result = solve(solver, matrix, dtype)
+    np.testing.assert_allclose(result.values, [0.5], rtol=1e-5)
+    assert Status(int(result.status)) in (Status.CONVERGED, Status.ACCURACY_FLOOR)
+
+
+def test_davidson_returns_every_copy_of_a_multiple_value(x64: None) -> None:
+    values = np.concatenate([[0.5, 0.5, 0.5], np.linspace(1, 2, 37)])
+    matrix, vectors = with_spectrum(values)
+    result = solve(eigen.Davidson(), matrix, "float64", num=3)
+    np.testing.assert_allclose(result.values, values[:3], rtol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(result.vectors) @ vectors[:3].T), np.sqrt(3), rtol=1e-6)
+
+
+@EACH
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_matrices_smaller_than_the_basis(solver: eigen.Solver, n: int, dtype: str) -> None:
+    values = np.arange(1.0, n + 1)
+    result = solve(solver, with_spectrum(values)[0], dtype)
+    np.testing.assert_allclose(result.values, [1.0], rtol=1e-5)
+    np.testing.assert_allclose(result.next_value, 2.0 if n > 1 else np.inf, rtol=5e-2)
+    assert Status(int(result.status)) is Status.CONVERGED
+
+
+@EACH
+def test_too_few_directions_are_reported(solver: eigen.Solver) -> None:
+    operator = eigen.operator_from_matrix(jnp.zeros((1, 1)), jnp.ones(1))
+    result = solver.solve(operator, jnp.ones((1, 1)))
+    assert Status(int(result.status)) is Status.TOO_FEW_VERTICES
+    assert result.values[0] == 0
+    assert jnp.all(result.vectors == 0)
+
+
+@EACH
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_reported_at_once(solver: eigen.Solver, bad: float) -> None:
+    matrix, _ = with_spectrum(np.linspace(1, 2, 40))
+    matrix[3, 4] = matrix[4, 3] = bad
+    result = solve(solver, matrix, "float32")
+    assert Status(int(result.status)) is Status.NOT_FINITE
+    assert jnp.all(jnp.isnan(result.values))
+    assert int(result.iterations) <= 1
+
+
+@EACH_ITERATIVE
+def test_running_out_of_iterations_is_reported(solver: eigen.Solver) -> None:
+    matrix, _ = with_spectrum(np.geomspace(1e-4, 1, 200))
+    result = solve(type(solver)(max_iterations=1), matrix, "float32")
+    assert Status(int(result.status)) is Status.ITERATION_LIMIT
+    assert float(result.values[0]) >= 1e-4 - 1e-6
+    assert int(result.iterations) <= 2
+
+
+def test_a_residual_at_the_rounding_level_is_not_called_converged() -> None:
+    matrix, _ = with_spectrum(np.concatenate([[1e-12], np.linspace(1, 2, 39)]))
+    result = solve(eigen.Davidson(), matrix, "float32")
+    assert Status(int(result.status)) is Status.ACCURACY_FLOOR
+    assert float(result.residuals[0]) <= float(result.floor) < 1e-5
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-5, 1e-8])
+def test_the_error_estimate_bounds_the_error_and_meets_the_tolerance(tol: float, x64: None) -> None:
+    values = np.concatenate([[0.3, 0.35], np.linspace(0.4, 4, 98)])
+    matrix, _ = with_spectrum(values)
+    result = solve(eigen.Davidson(tol=tol), matrix, "float64")
+    error = abs(float(result.values[0]) - 0.3)
+    assert error <= float(result.error[0]) + 1e-14
+    assert float(result.error[0]) <= tol * 0.3
+
+
+@EACH
+def test_vmap_solves_each(solver: eigen.Solver, x64: None) -> None:
+    matrices = np.stack([with_spectrum(np.linspace(low, 3, 20), seed=3)[0] for low in (0.1, 0.2, 0.4)])
+    run = jax.vmap(lambda m: solver.solve(eigen.operator_from_matrix(m), jnp.zeros((1, 20), m.dtype)))
+    result = jax.jit(run)(jnp.asarray(matrices))
+    np.testing.assert_allclose(result.values[:, 0], [0.1, 0.2, 0.4], rtol=1e-7)
+    assert jnp.all(result.status == Status.CONVERGED)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    low=st.lists(st.floats(1e-3, 1), min_size=2, max_size=6),
+    seed=st.integers(0, 99),
+    warm=st.integers(0, 5),
+)
+def test_converged_is_never_said_of_a_wrong_value(low: list[float], seed: int, warm: int) -> None:
+    values = np.sort(np.concatenate([low, np.linspace(1, 3, 40 - len(low))]))
+    matrix, vectors = with_spectrum(values, seed)
+    with jax.enable_x64(True):
+        result = solve(eigen.Davidson(), matrix, "float64", start=vectors[warm])
+    assert Status(int(result.status)) is Status.CONVERGED
+    np.testing.assert_allclose(result.values, values[:1], rtol=2e-9)
+
+
+@pytest.mark.parametrize("kind", [eigen.Davidson, eigen.Lanczos, eigen.PowerIteration])
+@pytest.mark.parametrize("settings_", [{"tol": 0.0}, {"tol": 2.0}, {"tol": float("nan")}, {"max_iterations": 0}])
+def test_settings_out_of_range_are_errors(kind: type, settings_: dict) -> None:
+    with pytest.raises(errors.HyperparameterError, match=next(iter(settings_))):
+        kind(**settings_)
+
+
+@pytest.mark.parametrize("kind", [eigen.Davidson, eigen.Lanczos])
+def test_a_basis_too_small_is_an_error(kind: type) -> None:
+    with pytest.raises(errors.HyperparameterError, match="basis_size"):
+        kind(basis_size=4)
+
+
+@pytest.mark.parametrize("basis_size", [8, 11, 20, 60])
+def test_davidson_with_any_basis_size(basis_size: int, x64: None) -> None:
+    values = np.concatenate([[0.01, 0.02], np.linspace(0.05, 4, 118)])
+    matrix, _ = with_spectrum(values)
+    result = solve(eigen.Davidson(basis_size=basis_size), matrix, "float64")
+    np.testing.assert_allclose(result.values, [0.01], rtol=1e-9)
+    assert Status(int(result.status)) is Status.CONVERGED

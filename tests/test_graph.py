@@ -1,0 +1,251 @@
+"""From parameter trees to graphs."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import fiedler_jax as fj
+from fiedler_jax import errors
+
+
+def kernels(*shapes: tuple[int, ...], stem: str = "Dense_") -> dict:
+    return {f"{stem}{i}": {"kernel": jnp.ones(shape)} for i, shape in enumerate(shapes)}
+
+
+def used(graph: fj.NetworkGraph) -> list[tuple[str, str, str]]:
+    return [(block.kernel, block.source, block.target) for block in graph.blocks]
+
+
+class Mlp(nn.Module):
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+        return x
+
+
+class NnxMlp(nnx.Module):
+    def __init__(self, widths: tuple[int, ...]):
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return x
+
+
+def test_linen_chain_of_twelve_layers_is_ordered_by_number() -> None:
+    widths = (5,) * 11 + (3,)
+    params = Mlp(widths).init(jax.random.key(0), jnp.ones((1, 5)))["params"]
+    graph = fj.graph_from_params(params)
+    assert [block.kernel for block in graph.blocks] == [f"Dense_{i}/kernel" for i in range(12)]
+    assert [group.size for group in graph.groups] == [5, *widths]
+    assert graph.num_vertices == 5 * 12 + 3
+    assert graph.num_edges == 5 * 5 * 11 + 5 * 3
+
+
+@pytest.mark.parametrize("view", ["state", "param state", "pure dict", "module"])
+def test_nnx_containers_give_one_graph(view: str) -> None:
+    module = NnxMlp((4,) * 11 + (3,))
+    tree = {
+        "state": nnx.state(module),
+        "param state": nnx.state(module, nnx.Param),
+        "pure dict": nnx.to_pure_dict(nnx.state(module)),
+        "module": module,
+    }[view]
+    graph = fj.graph_from_params(tree)
+    assert [block.kernel for block in graph.blocks] == [f"layers/{i}/kernel" for i in range(11)]
+    assert len(graph.left_out) == 11
+    assert fj.edge_blocks(graph, tree)[10].shape == (4, 3)
+
+
+def test_whole_variables_and_their_params_are_the_same_graph() -> None:
+    variables = Mlp((4, 3)).init(jax.random.key(0), jnp.ones((1, 5)))
+    assert fj.graph_from_params(variables) == fj.graph_from_params(variables["params"])
+    np.testing.assert_array_equal(
+        fj.edge_blocks(fj.graph_from_params(variables), variables["params"])[1],
+        jnp.abs(variables["params"]["Dense_1"]["kernel"]),
+    )
+
+
+def test_abstract_parameters_suffice() -> None:
+    variables = jax.eval_shape(Mlp((4, 3)).init, jax.random.key(0), jnp.ones((1, 5)))
+    assert fj.graph_from_params(variables).num_vertices == 12
+
+
+def test_a_graph_is_hashable_and_static() -> None:
+    params = kernels((4, 3), (3, 2))
+    graph = fj.graph_from_params(params)
+    assert hash(graph) == hash(fj.graph_from_params(params))
+    total = jax.jit(lambda p, g: sum(map(jnp.sum, fj.edge_blocks(g, p))), static_argnums=1)
+    assert total(params, graph) == 18
+
+
+def test_print_names_everything_left_out() -> None:
+    params = {
+        "Embed_0": {"embedding": jnp.ones((7, 4))},
+        "Dense_0": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)},
+        "LayerNorm_0": {"scale": jnp.ones(3)},
+        "temperature": jnp.ones(()),
+    }
+    text = str(fj.graph_from_params(params))
+    for path in ("Embed_0/embedding", "Dense_0/bias", "LayerNorm_0/scale", "temperature"):
+        (line,) = [line for line in text.splitlines() if path in line]
+        assert line.split("  ")[-1].strip()
+    assert "7 vertices, 12 edges" in text
+
+
+def test_names_without_numbers_are_ordered_by_shape() -> None:
+    params = {"output": {"kernel": jnp.ones((5, 2))}, "encoder": {"kernel": jnp.ones((9, 5))}}
+    assert used(fj.graph_from_params(params)) == [
+        ("encoder/kernel", "input", "encoder"),
+        ("output/kernel", "encoder", "output"),
+    ]
+
+
+def test_numbers_decide_among_square_kernels() -> None:
+    params = kernels((6, 6), (6, 6), (6, 6), stem="fc")
+    assert [block.kernel for block in fj.graph_from_params(params).blocks] == [f"fc{i}/kernel" for i in range(3)]
+
+
+def test_nested_blocks_are_ordered_from_the_outside() -> None:
+    params = {"block_1": kernels((4, 4)), "block_0": kernels((4, 4), (4, 4))}
+    assert [block.kernel for block in fj.graph_from_params(params).blocks] == [
+        "block_0/Dense_0/kernel",
+        "block_0/Dense_1/kernel",
+        "block_1/Dense_0/kernel",
+    ]
+
+
+def test_an_undecided_order_is_an_error_that_shows_both() -> None:
+    params = {"left": {"kernel": jnp.ones((4, 4))}, "right": {"kernel": jnp.ones((4, 4))}}
+    with pytest.raises(errors.AmbiguousChainError) as caught:
+        fj.graph_from_params(params)
+    message = str(caught.value)
+    assert "left/kernel (4, 4) -> right/kernel (4, 4)" in message
+    assert "right/kernel (4, 4) -> left/kernel (4, 4)" in message
+    assert "graph_from_edges" in message
+
+
+def test_too_many_orders_to_search_are_an_error() -> None:
+    # Sixteen distinct loops through one size, and a kernel that can never be reached: every order is a dead end.
+    params = {name: {"kernel": jnp.ones((2, 2))} for name in "abcdefghijklmnop"} | {"z": {"kernel": jnp.ones((7, 7))}}
+    with pytest.raises(errors.AmbiguousChainError, match="could not be settled"):
+        fj.graph_from_params(params)
+
+
+def test_a_broken_chain_names_the_leaves_and_shapes() -> None:
+    with pytest.raises(errors.BrokenChainError) as caught:
+        fj.graph_from_params(kernels((8, 6), (5, 6), (4, 2)))
+    message = str(caught.value)
+    assert "Dense_0/kernel (8, 6) has 6 columns" in message
+    assert "Dense_1/kernel (5, 6) 5 rows" in message
+
+
+def test_a_chain_numbered_against_its_shapes_is_an_error_with_a_working_remedy() -> None:
+    # nn.Dense(2)(nn.Dense(4)(x)) in one expression creates, and numbers, the outer layer first.
+    params = kernels((4, 2), (7, 4))
+    with pytest.raises(errors.BrokenChainError, match="Against their numbers") as caught:
+        fj.graph_from_params(params)
+    remedy = str(caught.value).split("state it: ")[1].removesuffix(".")
+    graph = eval(remedy, {"fj": fj, "params": params})
+    assert [group.size for group in graph.groups] == [7, 4, 2]
+
+
+def test_a_convolution_is_an_error_with_its_shape() -> None:
+    params = {"Conv_0": {"kernel": jnp.ones((3, 3, 1, 8))}, "Dense_0": {"kernel": jnp.ones((8, 2))}}
+    with pytest.raises(errors.UnsupportedKernelError, match=r"Conv_0/kernel has shape \(3, 3, 1, 8\)"):
+        fj.graph_from_params(params)
+    graph = fj.graph_from_edges(params, [("Dense_0/kernel", "channels", "classes")])
+    assert [leaf.path for leaf in graph.left_out] == ["Conv_0/kernel"]
+
+
+@pytest.mark.parametrize("params", [{}, {"Dense_0": {"bias": np.ones(3)}}, {"Embed_0": {"embedding": np.ones((3, 2))}}])
+def test_no_kernels_is_an_error(params: dict) -> None:
+    with pytest.raises(errors.NoKernelsError, match="graph_from_edges"):
+        fj.graph_from_params(params)
+
+
+def test_edges_by_hand_allow_skips_ties_and_loops() -> None:
+    params = {
+        "embed": {"embedding": jnp.ones((5, 3))},
+        "cell": {"kernel": jnp.ones((3, 3))},
+        "skip": {"kernel": jnp.ones((3, 4))},
+    }
+    edges = [
+        (("embed", "embedding"), "tokens", "hidden"),
+        ("cell/kernel", "hidden", "hidden"),
+        ("skip/kernel", "hidden", "classes"),
+        ("embed/embedding", "logits", "hidden"),
+    ]
+    graph = fj.graph_from_edges(params, edges)
+    assert {group.name: group.size for group in graph.groups} == {"tokens": 5, "hidden": 3, "classes": 4, "logits": 5}
+    assert graph.left_out == ()
+    np.testing.assert_array_equal(fj.edge_blocks(graph, params)[1], 1 - np.eye(3))
+
+
+def test_a_group_of_two_sizes_is_an_error_naming_both_kernels() -> None:
+    with pytest.raises(errors.EdgeError, match=r"'h' has 3 units by Dense_0/kernel but 4 by Dense_1/kernel"):
+        fj.graph_from_edges(kernels((2, 3), (4, 5)), [("Dense_0/kernel", "x", "h"), ("Dense_1/kernel", "h", "y")])
+
+
+def test_an_unknown_path_is_an_error_with_near_names() -> None:
+    with pytest.raises(errors.EdgeError, match=r"'Dense_0/kernal' among Dense_0/kernel"):
+        fj.graph_from_edges(kernels((2, 3)), [("Dense_0/kernal", "x", "y")])
+
+
+@pytest.mark.parametrize("edge", ["Dense_0/kernel", ("Dense_0/kernel", "x"), 3])
+def test_a_malformed_edge_is_an_error(edge: object) -> None:
+    with pytest.raises(errors.EdgeError, match="triple"):
+        fj.graph_from_edges(kernels((2, 3)), [edge])  # pyright: ignore[reportArgumentType]
+
+
+def test_no_edges_and_flat_leaves_are_errors() -> None:
+    with pytest.raises(errors.EdgeError, match="No edges"):
+        fj.graph_from_edges(kernels((2, 3)), [])
+    with pytest.raises(errors.EdgeError, match=r"bias has shape \(3,\)"):
+        fj.graph_from_edges({"bias": np.ones(3)}, [("bias", "x", "y")])
+
+
+def test_masked_kernels_are_errors() -> None:
+    params = kernels((2, 3), (3, 4))
+    graph = fj.graph_from_params(params)
+    masked = params | {"Dense_1": {"kernel": optax.MaskedNode()}}
+    with pytest.raises(errors.MaskedKernelError, match="hides Dense_1/kernel"):
+        fj.graph_from_params(masked)
+    with pytest.raises(errors.MaskedKernelError, match="hides Dense_1/kernel"):
+        fj.edge_blocks(graph, masked)
+    with pytest.raises(errors.EdgeError, match="Dense_1/kernel"):
+        fj.graph_from_edges(masked, [("Dense_1/kernel", "x", "y")])
+
+
+def test_parameters_of_another_model_are_an_error() -> None:
+    graph = fj.graph_from_params(kernels((2, 3), (3, 4)))
+    with pytest.raises(errors.KernelMismatchError, match=r"Dense_1/kernel of shape \(3, 4\)"):
+        fj.edge_blocks(graph, kernels((2, 3)))
+    with pytest.raises(errors.KernelMismatchError, match=r"shape \(3, 5\) in the parameters but \(3, 4\)"):
+        fj.edge_blocks(graph, kernels((2, 3), (3, 5)))
+    with pytest.raises(errors.KernelMismatchError, match="int32"):
+        fj.edge_blocks(graph, jax.tree.map(lambda w: w.astype(jnp.int32), kernels((2, 3), (3, 4))))
+
+
+@pytest.mark.parametrize("given", ["float16", "bfloat16", "float32"])
+def test_narrow_kernels_are_computed_in_float32(given: str) -> None:
+    params = {"Dense_0": {"kernel": -jnp.ones((2, 3), given)}}
+    (block,) = fj.edge_blocks(fj.graph_from_params(params), params)
+    assert block.dtype == jnp.float32
+    assert block.min() == 1
+
+
+def test_one_float64_kernel_makes_all_of_them_so(x64: None) -> None:
+    params = {"Dense_0": {"kernel": jnp.ones((2, 3), "float32")}, "Dense_1": {"kernel": jnp.ones((3, 4), "float64")}}
+    assert {block.dtype for block in fj.edge_blocks(fj.graph_from_params(params), params)} == {np.dtype("float64")}

@@ -1,0 +1,196 @@
+"""The matrix-free Laplacian against dense NumPy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fiedler_jax as fj
+from fiedler_jax import errors
+
+BOTH = pytest.mark.parametrize("normalized", [False, True])
+
+weights = st.floats(-2, 2, width=32, allow_subnormal=False).map(lambda w: w if abs(w) > 1e-6 else 0.0)
+
+
+# One shape, so that one compilation serves all examples; zeros take edges and whole units away.
+chains = st.tuples(*(hnp.arrays(np.float64, shape, elements=weights) for shape in [(4, 3), (3, 5), (5, 2)])).map(list)
+
+
+def network(kernels: list[np.ndarray], normalized: bool, dtype: str = "float32") -> fj.Laplacian:
+    params = reference.chain_params(kernels, dtype)
+    edges = [(f"Dense_{i}/kernel", f"h{i}", f"h{i + 1}") for i in range(len(kernels))]
+    return fj.laplacian(fj.graph_from_edges(params, edges), params, normalized=normalized)
+
+
+@BOTH
+@settings(max_examples=100, deadline=None)
+@given(kernels=chains, seed=st.integers(0, 9))
+def test_a_chain_agrees_with_its_dense_laplacian(normalized: bool, kernels: list[np.ndarray], seed: int) -> None:
+    with jax.enable_x64(True):
+        lap = network(kernels, normalized, "float64")
+        adjacency = reference.chain_adjacency(kernels)
+        dense = reference.dense_laplacian(adjacency, normalized)
+        rows = np.random.default_rng(seed).normal(size=(3, len(dense)))
+        np.testing.assert_allclose(lap.to_dense(), dense, atol=1e-13)
+        np.testing.assert_allclose(lap.matvec(jnp.asarray(rows)), rows @ dense, atol=1e-12)
+        np.testing.assert_allclose(lap.matvec(jnp.asarray(rows[0])), rows[0] @ dense, atol=1e-12)
+        form = np.einsum("bi,ij,bj->b", rows, dense, rows)
+        np.testing.assert_allclose(lap.quadratic_form(jnp.asarray(rows)), form, atol=1e-12)
+        assert lap.quadratic_form(jnp.asarray(rows[0])).shape == ()
+        np.testing.assert_allclose(lap.degrees, adjacency.sum(axis=1), atol=1e-13)
+        np.testing.assert_allclose(lap.diagonal, np.diag(dense), atol=1e-13)
+        null = np.asarray(lap.null_vector)
+        np.testing.assert_allclose(np.linalg.norm(null), 1 if len(null) and (not normalized or dense.any()) else 0)
+        np.testing.assert_allclose(dense @ null, 0, atol=1e-12)
+        assert np.linalg.eigvalsh(dense)[-1] <= lap.upper_bound * (1 + 1e-12)
+
+
+@BOTH
+@settings(max_examples=100, deadline=None)
+@given(upper=hnp.arrays(np.float64, (6, 6), elements=weights.map(abs)))
+def test_an_adjacency_agrees_with_its_dense_laplacian(normalized: bool, upper: np.ndarray) -> None:
+    adjacency = np.triu(upper) + np.triu(upper).T
+    dense = reference.dense_laplacian(adjacency, normalized)
+    with jax.enable_x64(True):
+        lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
+        np.testing.assert_allclose(lap.to_dense(), dense, atol=1e-13)
+        rows = np.random.default_rng(0).normal(size=(2, 6))
+        np.testing.assert_allclose(
+            lap.quadratic_form(jnp.asarray(rows)), np.einsum("bi,ij,bj->b", rows, dense, rows), atol=1e-12
+        )
+
+
+@BOTH
+def test_loops_and_parallel_kernels_add_up(normalized: bool, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    inner, first, second = rng.normal(size=(3, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    params = {"a": first.astype(dtype), "b": second.astype(dtype), "loop": inner.astype(dtype)}
+    graph = fj.graph_from_edges(params, [("a", "x", "h"), ("b", "x", "h"), ("loop", "h", "h")])
+    adjacency = np.zeros((7, 7))
+    adjacency[:4, 4:] = np.abs(first) + np.abs(second)
+    adjacency[4:, 4:] = np.abs(inner)
+    adjacency = adjacency + adjacency.T
+    lap = fj.laplacian(graph, params, normalized=normalized)
+    expected = reference.dense_laplacian(adjacency, normalized)
+    np.testing.assert_allclose(lap.to_dense(), expected, atol=1e-6 if dtype == "float32" else 1e-14)
+
+
+@BOTH
+def test_a_small_quadratic_form_keeps_its_relative_accuracy(normalized: bool) -> None:
+    """Two cliques joined by a weak bridge: the terms of xᵀ(Lx) would cancel to nothing in float32."""
+    clique = 1 - np.eye(8)
+    adjacency = np.kron(np.eye(2), clique)
+    adjacency[7, 8] = adjacency[8, 7] = 1e-7
+    sides = np.repeat([1.0, -1.0], 8)
+    degrees = adjacency.sum(axis=1)
+    x = sides * np.sqrt(degrees) if normalized else sides
+    lap = fj.laplacian_from_adjacency(adjacency.astype("float32"), normalized=normalized)
+    np.testing.assert_allclose(lap.quadratic_form(jnp.asarray(x, jnp.float32)), 4e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
+@BOTH
+def test_narrow_parameters_compute_in_float32(normalized: bool, narrow: str) -> None:
+    kernels = reference.random_kernels((6, 5, 4))
+    params = jax.tree.map(lambda w: jnp.asarray(w, narrow), reference.chain_params(kernels))
+    graph = fj.graph_from_params(params)
+    lap = fj.laplacian(graph, params, normalized=normalized)
+    assert lap.matvec(lap.null_vector).dtype == jnp.float32
+    rounded = [np.asarray(params[f"Dense_{i}"]["kernel"], np.float64) for i in range(2)]
+    expected = reference.dense_laplacian(reference.chain_adjacency(rounded), normalized)
+    np.testing.assert_allclose(lap.to_dense(), expected, atol=1e-6)
+    gradient = jax.grad(lambda p: fj.laplacian(graph, p, normalized=normalized).quadratic_form(jnp.ones(15)))(params)
+    assert gradient["Dense_0"]["kernel"].dtype == narrow
+
+
+@BOTH
+def test_the_form_is_differentiable_in_the_weights(normalized: bool, x64: None) -> None:
+    kernels = reference.random_kernels((4, 3, 2), seed=5)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=9))
+    params = reference.chain_params(kernels, "float64")
+    graph = fj.graph_from_params(params)
+
+    def form(p: Any) -> jax.Array:
+        return fj.laplacian(graph, p, normalized=normalized).quadratic_form(x)
+
+    gradient = jax.grad(form)(jax.tree.map(jnp.asarray, params))
+    step = 1e-6
+    for i, kernel in enumerate(kernels):
+        for j in np.ndindex(kernel.shape):
+            moved = [k.copy() for k in kernels]
+            moved[i][j] += step
+            up = form(reference.chain_params(moved, "float64"))
+            moved[i][j] -= 2 * step
+            down = form(reference.chain_params(moved, "float64"))
+            np.testing.assert_allclose(gradient[f"Dense_{i}"]["kernel"][j], (up - down) / (2 * step), atol=1e-8)
+
+
+@BOTH
+def test_gradients_are_finite_at_zero_weights_and_dead_units(normalized: bool, dtype: str) -> None:
+    kernels = reference.random_kernels((4, 3, 2))
+    kernels[0][:, 1] = 0
+    kernels[1][1] = 0
+    kernels[0][2, 0] = 0
+    params = reference.chain_params(kernels, dtype)
+    graph = fj.graph_from_params(params)
+    x = jnp.linspace(-1, 1, 9, dtype=dtype)
+    gradient = jax.grad(
+        lambda p: (
+            fj.laplacian(graph, p, normalized=normalized).quadratic_form(x)
+            + jnp.sum(fj.laplacian(graph, p, normalized=normalized).matvec(x))
+            + jnp.sum(fj.laplacian(graph, p, normalized=normalized).null_vector)
+        )
+    )(jax.tree.map(jnp.asarray, params))
+    first = gradient["Dense_0"]["kernel"]
+    assert jnp.all(jnp.isfinite(first))
+    assert jnp.all(first[:, 1] == 0)
+    assert first[2, 0] == 0
+    assert jnp.any(first != 0)
+
+
+@BOTH
+def test_jit_and_vmap_give_what_eager_gives(normalized: bool) -> None:
+    nets = [reference.chain_params(reference.random_kernels((5, 4, 3), seed=s)) for s in range(3)]
+    graph = fj.graph_from_params(nets[0])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets)
+    x = jnp.linspace(0, 1, 12)
+
+    def product(p: Any) -> jax.Array:
+        return fj.laplacian(graph, p, normalized=normalized).matvec(x)
+
+    batched = jax.jit(jax.vmap(product))(stacked)
+    for i, net in enumerate(nets):
+        np.testing.assert_allclose(batched[i], product(net), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("adjacency", "message"),
+    [
+        (np.ones((2, 3)), r"not of shape \(2, 3\)"),
+        (np.ones(4), r"not of shape \(4,\)"),
+        (np.array([[0, -1], [-1, 0]]), r"\(0, 1\) is -1"),
+        (np.array([[0, 1], [2, 0]]), r"\(0, 1\) and \(1, 0\) are 1 and 2"),
+    ],
+)
+def test_what_is_no_adjacency_is_an_error(adjacency: np.ndarray, message: str) -> None:
+    with pytest.raises(errors.AdjacencyError, match=message):
+        fj.laplacian_from_adjacency(adjacency)
+
+
+def test_no_matrix_of_all_vertices_is_formed() -> None:
+    params = reference.chain_params(reference.random_kernels((2000, 8, 4)))
+    graph = fj.graph_from_params(params)
+
+    def work(p: Any) -> jax.Array:
+        return fj.laplacian(graph, p).matvec(jnp.ones((2, graph.num_vertices)))
+
+    memory = jax.jit(work).lower(params).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 40 * graph.num_vertices * 4

@@ -1,0 +1,13 @@
+"""The oracle itself, where it is more than a call of NumPy."""
+
+import numpy as np
+import pytest
+import reference
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("sizes", [(300, 12, 9, 4), (40, 30, 20, 5)])
+def test_elimination_agrees_with_the_dense_spectrum(sizes: tuple[int, ...], normalized: bool) -> None:
+    kernels = reference.random_kernels(sizes, seed=3)
+    expected = reference.spectrum(reference.chain_adjacency(kernels), normalized)[1]
+    np.testing.assert_allclose(reference.eliminated_fiedler_value(kernels, normalized), expected, rtol=1e-11)
