@@ -76,8 +76,8 @@ class Laplacian:
 
     @property
     def diagonal(self) -> jax.Array:
-        """The diagonal of L, shape (n,)."""
-        return self.connected.astype(self.dtype) if self.normalized else self.degrees
+        """The diagonal of L, shape (n,); not finite where a degree is not."""
+        return jnp.where(jnp.isfinite(self.degrees), self.connected, jnp.nan) if self.normalized else self.degrees
 
     @property
     def upper_bound(self) -> jax.Array:
@@ -87,10 +87,13 @@ class Laplacian:
     @property
     def null_vector(self) -> jax.Array:
         """The unit vector of eigenvalue 0: constant, or proportional to the roots of the degrees if normalized."""
+        constant = jnp.full_like(self.degrees, self.num_vertices**-0.5)
         if self.normalized:
             root = self.degrees * self.inverse_root_degrees
-            return _unit(root, self.connected.astype(self.dtype))
-        return jnp.full_like(self.degrees, self.num_vertices**-0.5)
+            squared = jnp.sum(root**2)
+            # Without any edge every vector is null.
+            return jnp.where(squared > 0, root * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), constant)
+        return constant
 
     def matvec(self, x: jax.Array) -> jax.Array:
         """``L x`` for a vector (n,) or for each row of (b, n), with two products per edge block.
@@ -210,14 +213,6 @@ def _from_blocks(
         if not symmetric:
             degrees = degrees.at[slice(*target)].add(jnp.sum(block, axis=0))
     return Laplacian(blocks, degrees, placements, groups, normalized)
-
-
-def _unit(x: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """Scale x to norm 1, or `otherwise` (likewise) where x is zero."""
-    squared = jnp.sum(x**2)
-    return jnp.where(squared > 0, x, otherwise) * jax.lax.rsqrt(
-        jnp.where(squared > 0, squared, jnp.maximum(jnp.sum(otherwise**2), 1))
-    )
 
 
 def _check_adjacency(adjacency: np.ndarray) -> None:

@@ -50,29 +50,39 @@ def spectrum(adjacency: np.ndarray, normalized: bool) -> np.ndarray:
 def eliminated_fiedler_value(kernels: Kernels, normalized: bool) -> float:
     """The Fiedler value of a chain with a wide input, by eliminating the input units.
 
-    Sylvester's law of inertia: the number of eigenvalues below s is the number of negative pivots of the input units'
-    diagonal minus s, plus that of the Schur complement. Bisected to full precision.
+    Below the least diagonal entry of the input units, λ2 > s exactly when the Schur complement of ``L - s``, with the
+    null vector lifted out of the way, is positive definite. Above it, Sylvester's law of inertia: the eigenvalues
+    below s are as many as the negative pivots of the input units plus those of the Schur complement. Bisected.
     """
     first, rest = np.abs(kernels[0]), chain_adjacency(kernels[1:])
     degrees_in = first.sum(axis=1)
     degrees = rest.sum(axis=1)
     degrees[: first.shape[1]] += first.sum(axis=0)
     coupling, diagonal_in, inner = first, degrees_in, np.diag(degrees) - rest
+    null_in, null_inner = np.ones_like(degrees_in), np.ones_like(degrees)
     if normalized:
         a, b = 1 / np.sqrt(degrees_in), 1 / np.sqrt(degrees)
         coupling = a[:, None] * first * b[: first.shape[1]]
         diagonal_in, inner = np.ones_like(degrees_in), np.eye(len(b)) - b[:, None] * rest * b
+        null_in, null_inner = 1 / a, 1 / b
 
-    def count_below(shift: float) -> int:
+    def exceeds(shift: float) -> bool:
+        pivots, width = diagonal_in - shift, coupling.shape[1]
         schur = inner - shift * np.eye(len(inner))
-        width = coupling.shape[1]
-        schur[:width, :width] -= coupling.T @ (coupling / (diagonal_in - shift)[:, None])
-        return int((diagonal_in < shift).sum() + (np.linalg.eigvalsh(schur) < 0).sum())
+        schur[:width, :width] -= coupling.T @ (coupling / pivots[:, None])
+        if np.any(pivots <= 0):
+            return int((pivots < 0).sum() + (np.linalg.eigvalsh(schur) < 0).sum()) <= 1
+        lifted = null_inner.copy()
+        lifted[:width] += coupling.T @ (null_in / pivots)
+        try:
+            np.linalg.cholesky(schur + np.outer(lifted, lifted) / (null_in @ (null_in / pivots)))
+        except np.linalg.LinAlgError:
+            return False
+        return True
 
-    low, high = 1e-9, float(np.min(diagonal_in)) * 1.01
-    while high - low > 4e-16 * high:
+    high = float(np.min(diagonal_in)) * 1.01
+    low = high * 1e-3
+    while high - low > 1e-13 * high:
         middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if count_below(middle) <= 1 else (low, middle)
+        low, high = (middle, high) if exceeds(middle) else (low, middle)
     return (low + high) / 2

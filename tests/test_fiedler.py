@@ -1,0 +1,298 @@
+"""The Fiedler pair and the penalties made from it, against the dense oracle."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fiedler_jax as fj
+from fiedler_jax import Status, eigen
+
+BOTH = pytest.mark.parametrize("normalized", [False, True])
+SOLVERS = [fj.Davidson(), fj.Lanczos(), fj.PowerIteration(), fj.Dense()]
+EACH = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+
+# The paper's networks for MNIST, CIFAR-10 and TCGA.
+NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
+
+
+@functools.cache
+def oracle(sizes: tuple[int, ...], dtype: str, normalized: bool) -> float:
+    kernels = [kernel.astype(dtype).astype(np.float64) for kernel in reference.random_kernels(sizes)]
+    if sum(sizes) < 3000:
+        return reference.spectrum(reference.chain_adjacency(kernels), normalized)[1]
+    return reference.eliminated_fiedler_value(kernels, normalized)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "normalized", "solver", "ignore_isolated"))
+def solve(
+    graph: fj.NetworkGraph,
+    params: Any,
+    normalized: bool,
+    init: jax.Array | None = None,
+    solver: eigen.Solver = fj.Davidson(),
+    ignore_isolated: bool = False,
+) -> fj.FiedlerPair:
+    lap = fj.laplacian(graph, params, normalized=normalized)
+    return fj.fiedler_pair(lap, init, solver=solver, ignore_isolated=ignore_isolated)
+
+
+@BOTH
+@pytest.mark.parametrize("sizes", NETS, ids=lambda sizes: str(sizes[0]))
+def test_the_papers_networks(sizes: tuple[int, ...], normalized: bool, dtype: str) -> None:
+    params = reference.chain_params(reference.random_kernels(sizes), dtype)
+    pair = solve(fj.graph_from_params(params), params, normalized)
+    expected = oracle(sizes, dtype, normalized)
+    np.testing.assert_allclose(pair.value, expected, rtol=1e-5 if dtype == "float32" else 1e-8)
+    assert bool(pair.usable)
+    assert abs(float(pair.value) - expected) <= float(pair.error) + 8 * np.finfo(dtype).eps * expected
+    assert 1 / len(pair.vector) <= float(pair.ipr) <= 1
+    # Wide inputs localize the combinatorial vector on one unit; the normalized one stays spread out.
+    if sizes[0] > 3000:
+        assert float(pair.ipr) < 0.02 if normalized else float(pair.ipr) > 0.9
+    again = solve(fj.graph_from_params(params), params, normalized, pair.vector)
+    np.testing.assert_allclose(again.value, expected, rtol=1e-5 if dtype == "float32" else 1e-8)
+
+
+def closed_forms() -> list[Any]:
+    n = 12
+    path, cycle, star, complete = nx.path_graph(n), nx.cycle_graph(n), nx.star_graph(n - 1), nx.complete_graph(n)
+    values = {
+        "path": (path, 2 - 2 * np.cos(np.pi / n), 1 - np.cos(np.pi / (n - 1))),
+        "cycle": (cycle, 2 - 2 * np.cos(2 * np.pi / n), 1 - np.cos(2 * np.pi / n)),
+        "star": (star, 1, 1),
+        "complete": (complete, n, n / (n - 1)),
+        "complete bipartite": (nx.complete_bipartite_graph(5, 7), 5, 1),
+    }
+    return [
+        pytest.param(nx.to_numpy_array(graph), values[normalized], normalized, id=f"{name}-{normalized}")
+        for name, (graph, *values) in values.items()
+        for normalized in (False, True)
+    ]
+
+
+@EACH
+@pytest.mark.parametrize(("adjacency", "expected", "normalized"), closed_forms())
+def test_closed_forms(
+    adjacency: np.ndarray, expected: float, normalized: bool, solver: eigen.Solver, x64: None
+) -> None:
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency(adjacency, normalized=normalized), solver=solver)
+    np.testing.assert_allclose(pair.value, expected, rtol=1e-8)
+    assert bool(pair.converged)
+    rest = reference.dense_laplacian(adjacency, normalized) @ pair.vector - pair.value * pair.vector
+    np.testing.assert_allclose(np.linalg.norm(rest), pair.residual, atol=1e-8)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["path", "cycle"])
+def test_long_paths_and_cycles(name: str, normalized: bool, dtype: str) -> None:
+    graph = nx.path_graph(200) if name == "path" else nx.cycle_graph(200)
+    adjacency = nx.to_numpy_array(graph)
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency(adjacency.astype(dtype), normalized=normalized))
+    expected = reference.spectrum(adjacency, normalized)[1]
+    narrow = dtype == "float32"
+    np.testing.assert_allclose(pair.value, expected, rtol=1e-3 if narrow else 1e-8)
+    assert abs(float(pair.value) - expected) <= float(pair.error) + 1e-6 * expected
+    assert Status(int(pair.status)) is (Status.ACCURACY_FLOOR if narrow else Status.CONVERGED)
+
+
+@BOTH
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), density=st.sampled_from([0.15, 0.4, 1.0]), decades=st.sampled_from([0, 3, 8]))
+def test_converged_is_never_said_of_a_wrong_value(normalized: bool, seed: int, density: float, decades: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.1, 1, (24, 24)) * 10 ** -rng.uniform(0, decades, (24, 24))
+    upper = np.triu(weights * (rng.random((24, 24)) < density), 1)
+    adjacency = upper + upper.T
+    values = reference.spectrum(adjacency, normalized)
+    with jax.enable_x64(True):
+        lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
+        pair = fj.fiedler_pair(lap)
+    tolerance = float(pair.error) + 2e-9 * values[1] + 1e-13 * values[-1]
+    assert bool(pair.usable)
+    assert abs(float(pair.value) - values[1]) <= tolerance
+
+
+@BOTH
+@pytest.mark.parametrize("at", [1, 2, 3, 6])
+def test_warm_starts_at_exact_eigenvectors(at: int, normalized: bool, dtype: str) -> None:
+    kernels = reference.random_kernels((60, 30, 20, 5), seed=2)
+    params = reference.chain_params(kernels, dtype)
+    values, columns = np.linalg.eigh(reference.dense_laplacian(reference.chain_adjacency(kernels), normalized))
+    pair = solve(fj.graph_from_params(params), params, normalized, jnp.asarray(columns[:, at], dtype))
+    np.testing.assert_allclose(pair.value, values[1], rtol=1e-5 if dtype == "float32" else 1e-8)
+
+
+@BOTH
+def test_a_disconnected_graph_has_value_zero_and_says_how_well(normalized: bool, dtype: str) -> None:
+    adjacency = np.kron(np.eye(2), 1 - np.eye(6)).astype(dtype)
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency(adjacency, normalized=normalized))
+    assert float(pair.value) <= float(pair.floor)
+    assert bool(pair.usable)
+    sides = np.asarray(pair.vector).reshape(2, 6)
+    np.testing.assert_allclose(sides, sides[:, :1] * np.ones((1, 6)), atol=1e-5 if dtype == "float32" else 1e-12)
+
+
+@BOTH
+def test_isolated_vertices(normalized: bool) -> None:
+    adjacency = np.zeros((9, 9), "float32")
+    adjacency[:6, :6] = 1 - np.eye(6)
+    lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
+    assert float(fj.fiedler_pair(lap).value) < 1e-6
+    pair = fj.fiedler_pair(lap, ignore_isolated=True)
+    np.testing.assert_allclose(pair.value, 1.2 if normalized else 6, rtol=1e-5)
+    assert jnp.all(pair.vector[6:] == 0)
+
+
+@BOTH
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_no_edges_at_all(n: int, normalized: bool) -> None:
+    lap = fj.laplacian_from_adjacency(np.zeros((n, n), "float32"), normalized=normalized)
+    pair = fj.fiedler_pair(lap, ignore_isolated=True)
+    assert Status(int(pair.status)) is Status.TOO_FEW_VERTICES
+    assert float(pair.value) == 0
+    whole = fj.fiedler_pair(lap)
+    assert Status(int(whole.status)) is (Status.TOO_FEW_VERTICES if n == 1 else Status.CONVERGED)
+    assert float(whole.value) == 0
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_reported(bad: float, normalized: bool) -> None:
+    params = reference.chain_params(reference.random_kernels((20, 10, 5)))
+    params["Dense_1"]["kernel"][2, 3] = bad
+    pair = solve(fj.graph_from_params(params), params, normalized)
+    assert Status(int(pair.status)) is Status.NOT_FINITE
+    assert not bool(pair.usable)
+    assert jnp.isnan(pair.value)
+    assert int(pair.iterations) <= 1
+
+
+@BOTH
+def test_a_network_computes_in_bfloat16_parameters(normalized: bool) -> None:
+    kernels = reference.random_kernels((60, 30, 20, 5))
+    params = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), reference.chain_params(kernels))
+    rounded = [np.asarray(params[f"Dense_{i}"]["kernel"], np.float64) for i in range(3)]
+    pair = solve(fj.graph_from_params(params), params, normalized)
+    assert pair.value.dtype == jnp.float32
+    np.testing.assert_allclose(
+        pair.value, reference.spectrum(reference.chain_adjacency(rounded), normalized)[1], rtol=1e-5
+    )
+
+
+@BOTH
+def test_the_gradient_agrees_with_central_differences(normalized: bool, x64: None) -> None:
+    kernels = reference.random_kernels((7, 6, 5, 3), seed=4)
+    params = reference.chain_params(kernels, "float64")
+    graph = fj.graph_from_params(params)
+    gradient = jax.grad(lambda p: fj.fiedler_value(graph, p, normalized=normalized, solver=fj.Davidson(tol=1e-13)))(
+        jax.tree.map(jnp.asarray, params)
+    )
+    step = 1e-5
+    for i, kernel in enumerate(kernels):
+        assert jnp.all(gradient[f"Dense_{i}"]["bias"] == 0)
+        for j in np.ndindex(kernel.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = [k.copy() for k in kernels]
+                moved[i][j] += sign * step
+                ends.append(reference.spectrum(reference.chain_adjacency(moved), normalized)[1])
+            expected = (ends[0] - ends[1]) / (2 * step)
+            np.testing.assert_allclose(gradient[f"Dense_{i}"]["kernel"][j], expected, atol=1e-6)
+
+
+@BOTH
+def test_the_gradient_is_the_published_formula(normalized: bool, x64: None) -> None:
+    kernels = reference.random_kernels((9, 6, 4), seed=1)
+    kernels[0][2, 3] = 0
+    params = jax.tree.map(jnp.asarray, reference.chain_params(kernels, "float64"))
+    graph = fj.graph_from_params(params)
+    values, columns = np.linalg.eigh(reference.dense_laplacian(reference.chain_adjacency(kernels), normalized))
+    y = columns[:, 1]
+    if normalized:
+        y = y / np.sqrt(reference.chain_adjacency(kernels).sum(axis=1))
+    squares = (y[:, None] - y) ** 2 - normalized * values[1] * (y[:, None] ** 2 + y**2)
+    gradient = jax.grad(lambda p: fj.fiedler_value(graph, p, normalized=normalized))(params)
+    coefficients = fj.l1_coefficients(
+        graph, params, solve(graph, params, normalized).vector, normalized=normalized, strength=3.0
+    )
+    for name, block, kernel in [
+        ("Dense_0", squares[:9, 9:15], kernels[0]),
+        ("Dense_1", squares[9:15, 15:], kernels[1]),
+    ]:
+        np.testing.assert_allclose(gradient[name]["kernel"], block * np.sign(kernel), atol=1e-5)
+        np.testing.assert_allclose(coefficients[name]["kernel"], 3 * block, atol=3e-5)
+        assert coefficients[name]["bias"].shape == ()
+        assert coefficients[name]["bias"] == 0
+
+
+@BOTH
+def test_the_three_forms_of_the_penalty_agree(normalized: bool, x64: None) -> None:
+    params = jax.tree.map(jnp.asarray, reference.chain_params(reference.random_kernels((9, 6, 4)), "float64"))
+    graph = fj.graph_from_params(params)
+    vector = solve(graph, params, normalized, solver=fj.Dense()).vector
+    value = functools.partial(fj.fiedler_value, graph, normalized=normalized, solver=fj.Dense())
+    frozen = functools.partial(fj.variational_penalty, graph, vectors=vector, normalized=normalized)
+    np.testing.assert_allclose(value(params), frozen(params), rtol=1e-12)
+    by_value, by_vector = jax.grad(value)(params), jax.grad(lambda p: frozen(params=p))(params)
+    coefficients = fj.l1_coefficients(graph, params, vector, normalized=normalized)
+    signed = jax.tree.map(lambda c, w: c * jnp.sign(w), coefficients, params)
+    for a, b, c in zip(*map(jax.tree.leaves, (by_value, by_vector, signed)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+        np.testing.assert_allclose(a, c, atol=1e-10)
+    total = sum(jnp.sum(c * jnp.abs(w)) for c, w in zip(*map(jax.tree.leaves, (coefficients, params)), strict=True))
+    np.testing.assert_allclose(total, 0 if normalized else value(params), atol=1e-10)
+
+
+@BOTH
+def test_the_variational_penalty_bounds_the_value_from_above_and_adds_rows(normalized: bool, x64: None) -> None:
+    params = reference.chain_params(reference.random_kernels((9, 6, 4)), "float64")
+    graph = fj.graph_from_params(params)
+    pair = solve(graph, params, normalized)
+    moved = jax.tree.map(lambda w: w * 1.01 if w.shape == (6, 4) else w * 0.99, params)
+    if not normalized:
+        bound = fj.variational_penalty(graph, moved, pair.vector, normalized=False)
+        assert bound >= solve(graph, moved, False).value
+    rows = jnp.stack([pair.vector, -2 * pair.vector])
+    np.testing.assert_allclose(
+        fj.variational_penalty(graph, params, rows, normalized=normalized), 5 * pair.value, rtol=1e-6
+    )
+
+
+@BOTH
+def test_gradients_are_finite_with_dead_units(normalized: bool, dtype: str) -> None:
+    kernels = reference.random_kernels((8, 6, 4))
+    kernels[0][:, 1] = 0
+    kernels[1][1] = 0
+    params = jax.tree.map(jnp.asarray, reference.chain_params(kernels, dtype))
+    graph = fj.graph_from_params(params)
+    gradient = jax.grad(lambda p: fj.fiedler_value(graph, p, normalized=normalized, ignore_isolated=True))(params)
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    assert jnp.any(gradient["Dense_0"]["kernel"] != 0)
+    assert jnp.all(gradient["Dense_0"]["kernel"][:, 1] == 0)
+
+
+@BOTH
+def test_vmap_over_networks(normalized: bool) -> None:
+    nets = [reference.chain_params(reference.random_kernels((20, 10, 5), seed=s)) for s in range(3)]
+    graph = fj.graph_from_params(nets[0])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets)
+    values = jax.jit(jax.vmap(lambda p: fj.fiedler_value(graph, p, normalized=normalized)))(stacked)
+    for seed, value in enumerate(values):
+        adjacency = reference.chain_adjacency(reference.random_kernels((20, 10, 5), seed=seed))
+        np.testing.assert_allclose(value, reference.spectrum(adjacency, normalized)[1], rtol=1e-5)
+
+
+def test_many_groups_of_units_do_not_outgrow_the_basis() -> None:
+    kernels = reference.random_kernels((6,) * 41, seed=1)
+    params = reference.chain_params(kernels)
+    pair = solve(fj.graph_from_params(params), params, True)
+    np.testing.assert_allclose(pair.value, reference.spectrum(reference.chain_adjacency(kernels), True)[1], rtol=1e-3)
+    assert bool(pair.usable)
