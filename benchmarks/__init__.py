@@ -1,0 +1,1 @@
+"""A/B experiments with Fiedler regularization; run ``python -m benchmarks.compare``."""

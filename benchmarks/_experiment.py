@@ -1,0 +1,168 @@
+"""The A/B experiment: every method on every seed, epoch by epoch in turn."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fiedler_jax as fj
+
+from ._config import CompareConfig
+from ._data import CLASSES, Dataset
+from ._errors import ConfigError
+from ._methods import parse_method
+from ._training import (
+    FiedlerPoint,
+    PenaltyPoint,
+    Trainer,
+    TrainState,
+    batch_order,
+    compile_trainer,
+    dropout_key,
+    fiedler_pairs,
+    fiedler_point,
+    initial_params,
+    layer_widths,
+    near_zero_share,
+    penalty_points,
+    score,
+    timed_epoch,
+)
+
+
+class EpochPoint(NamedTuple):
+    """A network after an epoch; epoch 0 is the initial network.
+
+    ``seconds`` is the time of the epoch's steps alone, None at epoch 0.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_accuracy: float
+    normalized: FiedlerPoint
+    combinatorial: FiedlerPoint
+    penalties: dict[str, PenaltyPoint]
+    seconds: float | None
+
+
+class Run(NamedTuple):
+    """One method on one seed."""
+
+    method: str
+    seed: int
+    points: tuple[EpochPoint, ...]
+    near_zero_share: float
+
+
+class _Measure(NamedTuple):
+    widths: tuple[int, ...]
+    graph: fj.NetworkGraph
+    data: Dataset
+
+
+class _Contestant(NamedTuple):
+    trainer: Trainer
+    state: TrainState
+    vectors: tuple[jax.Array, jax.Array]
+    points: tuple[EpochPoint, ...]
+
+
+def steps_per_epoch(config: CompareConfig, data: Dataset) -> int:
+    """Steps in an epoch; an error if there is not one full batch."""
+    examples = len(data.train_labels)
+    if examples < config.batch_size:
+        raise ConfigError(f"--batch {config.batch_size} is more than the {examples} training examples")
+    return examples // config.batch_size
+
+
+def run_experiment(
+    config: CompareConfig,
+    data: Dataset,
+    on_compile: Callable[[str], None] = lambda method: None,
+    on_epoch: Callable[[str, int, int], None] = lambda method, seed, epoch: None,
+) -> list[Run]:
+    """Trains every method on every seed.
+
+    Methods take turns epoch by epoch, so that a machine that slows down for a while
+    slows all of them alike.
+
+    Args:
+        config: the comparison.
+        data: training and test examples.
+        on_compile: told the method before it is compiled.
+        on_epoch: told method, seed and epoch after each epoch.
+
+    Returns:
+        The runs, ordered by method, then seed.
+    """
+    steps_per_epoch(config, data)
+    data = Dataset(*(jnp.asarray(array) for array in data))
+    features = data.train_inputs.shape[1]
+    trainers = []
+    for name in config.methods:
+        on_compile(name)
+        trainers.append(compile_trainer(parse_method(name), config, data))
+    graph = fj.graph_from_params(initial_params(config, 0, features))
+    measure = _Measure(layer_widths(config), graph, data)
+    runs = [run for seed in range(config.seeds) for run in _run_seed(config, trainers, measure, seed, on_epoch)]
+    return sorted(runs, key=lambda run: config.methods.index(run.method))
+
+
+def _run_seed(
+    config: CompareConfig,
+    trainers: list[Trainer],
+    measure: _Measure,
+    seed: int,
+    on_epoch: Callable[[str, int, int], None],
+) -> list[Run]:
+    examples, features = measure.data.train_inputs.shape
+    params = initial_params(config, seed, features)
+    vectors = _start_vectors(config, seed, features)
+    contestants = [
+        _measured(_Contestant(trainer, trainer.init(params), vectors, ()), measure, None) for trainer in trainers
+    ]
+    for epoch in range(1, config.epochs + 1):
+        order = jnp.asarray(batch_order(seed, epoch, examples, config.batch_size))
+        arguments = (
+            measure.data.train_inputs,
+            measure.data.train_labels,
+            order,
+            dropout_key(seed, epoch),
+        )
+        for index, contestant in enumerate(contestants):
+            state, seconds = timed_epoch(contestant.trainer, contestant.state, *arguments)
+            contestant = contestant._replace(state=state)
+            contestants[index] = _measured(contestant, measure, seconds)
+            on_epoch(contestant.trainer.method.name, seed, epoch)
+    return [Run(c.trainer.method.name, seed, c.points, near_zero_share(c.state.params)) for c in contestants]
+
+
+def _start_vectors(config: CompareConfig, seed: int, features: int) -> tuple[jax.Array, jax.Array]:
+    vertices = features + sum(config.hidden) + CLASSES
+    start = np.random.default_rng(seed).standard_normal((2, vertices))
+    normalized, combinatorial = jnp.asarray(start, jnp.float32)
+    return normalized, combinatorial
+
+
+def _measured(contestant: _Contestant, measure: _Measure, seconds: float | None) -> _Contestant:
+    params, data = contestant.state.params, measure.data
+    train = score(measure.widths, params, data.train_inputs, data.train_labels)
+    test = score(measure.widths, params, data.test_inputs, data.test_labels)
+    normalized, combinatorial = fiedler_pairs(measure.graph, params, *contestant.vectors)
+    point = EpochPoint(
+        epoch=len(contestant.points),
+        train_loss=float(train.loss),
+        train_accuracy=float(train.accuracy),
+        test_accuracy=float(test.accuracy),
+        normalized=fiedler_point(normalized),
+        combinatorial=fiedler_point(combinatorial),
+        penalties=penalty_points(contestant.trainer, contestant.state),
+        seconds=seconds,
+    )
+    return contestant._replace(
+        vectors=(normalized.vector, combinatorial.vector),
+        points=(*contestant.points, point),
+    )

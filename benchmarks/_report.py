@@ -1,0 +1,278 @@
+"""What a comparison leaves behind in numbers: tables, Markdown and JSON."""
+
+import json
+import math
+import os
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.table import Table
+
+from ._config import CompareConfig
+from ._data import Dataset
+from ._errors import OutputError
+from ._experiment import Run
+from ._statistics import (
+    CONFIDENCE,
+    MeanSd,
+    MethodSummary,
+    PairedDifference,
+    failures,
+)
+from ._training import NEAR_ZERO
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("fiedler_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class TextTable(NamedTuple):
+    """A table ready to be shown; the first column holds names, the others numbers."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def prepare_output(folder: Path) -> None:
+    """Makes the output folder and proves that files can be written there.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the output folder {folder}: {error.strerror}; name another with --out"
+        ) from error
+
+
+def summary_table(summaries: Sequence[MethodSummary], runs: Sequence[Run]) -> TextTable:
+    """The table of methods.
+
+    Args:
+        summaries: one per method, one row each.
+        runs: all runs, to count the λ2 solves that failed on the way.
+
+    Returns:
+        The table; its notes say what a reader must know about the numbers.
+    """
+    seeds = summaries[0].n
+    rows = tuple(
+        (
+            s.method,
+            _format(s.train_accuracy, 100, 2),
+            _format(s.test_accuracy, 100, 2),
+            _format(s.gap, 100, 2),
+            _format(s.normalized, 1, 3) + _doubt(s.normalized_failures, s.n),
+            _format(s.combinatorial, 1, 3) + _doubt(s.combinatorial_failures, s.n),
+            _format(s.near_zero_share, 100, 1),
+            f"{s.ms_per_step:.3f}",
+        )
+        for s in summaries
+    )
+    notes = [
+        f"Mean ± sd over {_count(seeds, 'seed')}. Gap: train minus test accuracy. "
+        f"Near zero: kernel weights with |w| < {NEAR_ZERO:g}. "
+        f"ms per step: {_timing_text(runs)}.",
+        *_coefficient_notes(summaries),
+        *_convergence_notes(runs),
+        *_skip_notes(runs),
+    ]
+    return TextTable(
+        "After training",
+        (
+            "method",
+            "train acc. %",
+            "test acc. %",
+            "gap, points",
+            "λ2 normalized",
+            "λ2 combinatorial",
+            "near zero %",
+            "ms per step",
+        ),
+        rows,
+        tuple(notes),
+    )
+
+
+def difference_table(differences: Mapping[str, PairedDifference]) -> TextTable:
+    """The table of paired differences in test accuracy to ``none``."""
+    rows = tuple(
+        (
+            method,
+            f"{100 * d.mean:+z.2f}",
+            "n/a" if d.n < 2 else f"[{100 * d.low:+z.2f}, {100 * d.high:+z.2f}]",
+            str(d.n),
+        )
+        for method, d in differences.items()
+    )
+    note = (
+        "Same initial weights and batch order within a pair. Student-t interval over "
+        "seeds, each row on its own (no correction for several methods); the split "
+        "into training and test examples is fixed."
+    )
+    interval = f"{100 * CONFIDENCE:.0f} % interval"
+    return TextTable(
+        "Test accuracy, difference to none in points",
+        ("method", "difference", interval, "n"),
+        rows,
+        (note,),
+    )
+
+
+def rich_table(table: TextTable) -> Table:
+    """The table for a terminal."""
+    shown = Table(title=table.title, caption="\n".join(table.notes), caption_justify="left")
+    for index, header in enumerate(table.headers):
+        shown.add_column(header, justify="right" if index else "left", no_wrap=not index)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def markdown_table(table: TextTable) -> str:
+    """The table as Markdown, title first and notes last."""
+    rule = ["---", *["---:"] * (len(table.headers) - 1)]
+    # A bar inside a cell would end it.
+    notes = [note.replace("|", "\\|") for note in table.notes]
+    lines = ["| " + " | ".join(row) + " |" for row in (table.headers, rule, *table.rows)]
+    return "\n\n".join([f"**{table.title}**", "\n".join(lines), *notes]) + "\n"
+
+
+def result_record(
+    config: CompareConfig,
+    data: Dataset,
+    runs: Sequence[Run],
+    summaries: Sequence[MethodSummary],
+    differences: Mapping[str, PairedDifference],
+) -> dict[str, Any]:
+    """Everything measured, as what JSON can hold; numbers that are not finite are None.
+
+    Args:
+        config: the comparison.
+        data: its examples, for their counts.
+        runs: all runs.
+        summaries: one per method.
+        differences: to ``none``, by method.
+
+    Returns:
+        A tree of dicts, lists, strings and numbers.
+    """
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "config": {f.name: getattr(config, f.name) for f in fields(config)},
+        "data": {
+            "train_examples": len(data.train_labels),
+            "test_examples": len(data.test_labels),
+            "features": data.train_inputs.shape[1],
+        },
+        "near_zero_threshold": NEAR_ZERO,
+        "confidence": CONFIDENCE,
+        "versions": package_versions(),
+        "device": {
+            "platform": jax.devices()[0].platform,
+            "kind": jax.devices()[0].device_kind,
+            "cpu_cores": os.cpu_count(),
+        },
+        "runs": runs,
+        "summary": {s.method: s for s in summaries},
+        "difference_to_none_in_test_accuracy": differences,
+    }
+    return _plain(record)
+
+
+def write_results(folder: Path, record: Mapping[str, Any], tables: Sequence[TextTable]) -> None:
+    """Writes ``results.json`` and ``summary.md``."""
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    markdown = "\n".join(markdown_table(table) for table in tables)
+    (folder / "summary.md").write_text(markdown, encoding="utf-8")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and the packages that matter; None where not installed."""
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    versions = {package: version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), **versions}
+
+
+def _format(value: MeanSd, factor: float, digits: int) -> str:
+    mean = f"{factor * value.mean:z.{digits}f}"
+    return mean if math.isnan(value.sd) else f"{mean} ± {factor * value.sd:.{digits}f}"
+
+
+def _doubt(counts: Mapping[str, int], n: int) -> str:
+    return "".join(f" ({count} of {n}: {status})" for status, count in counts.items())
+
+
+def _timing_text(runs: Sequence[Run]) -> str:
+    if len(runs[0].points) > 2:
+        return "median over epochs, the first of each seed left out"
+    return "of the only epoch, which runs slower than later ones would"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def _coefficient_notes(summaries: Sequence[MethodSummary]) -> list[str]:
+    coefficients = [
+        (s.method if s.method == regularizer else f"{s.method} ({regularizer})", value)
+        for s in summaries
+        for regularizer, value in s.l1_coefficients.items()
+    ]
+    if not coefficients:
+        return []
+    listed = ", ".join(f"{name} {value:.2g}" for name, value in coefficients)
+    return [f"Mean effective L1 coefficient at the last refresh: {listed}."]
+
+
+def _convergence_notes(runs: Sequence[Run]) -> list[str]:
+    solves = [pair for run in runs for point in run.points for pair in (point.normalized, point.combinatorial)]
+    failed = failures(solves)
+    if not failed:
+        return [f"All {len(solves)} λ2 solves along the curves converged."]
+    listed = ", ".join(f"{count} {status}" for status, count in failed.items())
+    return [
+        f"Of {len(solves)} λ2 solves along the curves, {sum(failed.values())} did not "
+        f"converge ({listed}); results.json says which."
+    ]
+
+
+def _skip_notes(runs: Sequence[Run]) -> list[str]:
+    skipped = Counter()
+    for run in runs:
+        skipped[run.method] += sum(penalty.skipped for penalty in run.points[-1].penalties.values())
+    listed = ", ".join(f"{method} {count}" for method, count in skipped.items() if count)
+    return [f"Steps without the Fiedler penalty, for want of a usable vector: {listed}."] if listed else []
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

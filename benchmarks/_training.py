@@ -1,0 +1,268 @@
+"""Training one method by one epoch, and measuring what came out."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import fiedler_jax as fj
+
+from ._config import CompareConfig
+from ._data import CLASSES, Dataset
+from ._methods import Method
+from ._model import MLP, Params
+from ._optimizers import build_optimizer
+
+# A weight is "near zero" below this; the shares in all reports refer to it.
+NEAR_ZERO = 1e-3
+
+
+class TrainState(NamedTuple):
+    """What an epoch takes and gives back."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+class Trainer(NamedTuple):
+    """A method with its epoch, compiled once and used for every seed."""
+
+    method: Method
+    init: Callable[[Params], TrainState]
+    epoch: Callable[..., TrainState]
+
+
+class FiedlerPoint(NamedTuple):
+    """One λ2 of the network, and how far to trust it: ``status`` names the outcome."""
+
+    value: float
+    error: float
+    residual: float
+    ipr: float
+    status: str
+    converged: bool
+
+
+class PenaltyPoint(NamedTuple):
+    """What a Fiedler penalty logged at its last refresh, and at how many steps so far it was left out."""
+
+    value: float
+    l1_coefficient: float
+    residual: float
+    ipr: float
+    status: str
+    skipped: int
+
+
+class Score(NamedTuple):
+    """Mean cross-entropy and accuracy, without dropout and regularizers."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+def batch_order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
+    """Row numbers of an epoch's batches; the same for every method.
+
+    Args:
+        seed: the run's seed.
+        epoch: number of the epoch.
+        examples: size of the training set.
+        batch_size: examples per step.
+
+    Returns:
+        int32 array (steps, batch_size); the incomplete last batch is left out.
+    """
+    steps = examples // batch_size
+    order = np.random.default_rng([seed, epoch]).permutation(examples)
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def layer_widths(config: CompareConfig) -> tuple[int, ...]:
+    """Units of each layer after the input."""
+    return (*config.hidden, CLASSES)
+
+
+def initial_params(config: CompareConfig, seed: int, features: int) -> Params:
+    """Initial parameters of a seed; no method has a say in them."""
+    return _initial_params(layer_widths(config), features, jax.random.key(seed))
+
+
+@functools.partial(jax.jit, static_argnames=("widths", "features"))
+def _initial_params(widths: tuple[int, ...], features: int, key: jax.Array) -> Params:
+    return MLP(widths).init(key, jnp.zeros((1, features)), training=False)["params"]
+
+
+def dropout_key(seed: int, epoch: int) -> jax.Array:
+    """Key of an epoch's dropout masks; the same for every method with dropout."""
+    # The shift keeps these keys apart from those of the initial parameters.
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
+
+
+def make_epoch(method: Method, config: CompareConfig) -> Callable[..., TrainState]:
+    """Builds a method's epoch, a pure function of arrays.
+
+    Args:
+        method: what to regularize with.
+        config: network, optimizer and strengths.
+
+    Returns:
+        A function of (state, inputs, labels, order, key) that takes one step per row
+        of ``order`` and returns the new state.
+    """
+    model = MLP(layer_widths(config), method.dropout_rate(config.strengths))
+    optimizer = build_optimizer(method, config)
+
+    def loss(params, inputs, labels, key):
+        logits = model.apply({"params": params}, inputs, training=True, rngs={"dropout": key})
+        return _cross_entropy(logits, labels)
+
+    def epoch(state, inputs, labels, order, key):
+        def step(state, batch):
+            rows, step_key = batch
+            grads = jax.grad(loss)(state.params, inputs[rows], labels[rows], step_key)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            return TrainState(
+                optax.apply_updates(state.params, updates),  # pyright: ignore[reportArgumentType]
+                opt_state,
+            ), None
+
+        keys = jax.random.split(key, len(order))
+        return jax.lax.scan(step, state, (order, keys))[0]
+
+    return epoch
+
+
+def compile_trainer(method: Method, config: CompareConfig, data: Dataset) -> Trainer:
+    """Compiles a method's epoch for the shapes of the data.
+
+    Args:
+        method: what to regularize with.
+        config: the comparison.
+        data: gives the shapes; nothing of it stays in the compiled code.
+
+    Returns:
+        The method, ready to train any seed without further compilation.
+    """
+    optimizer = build_optimizer(method, config)
+
+    @jax.jit
+    def init(params):
+        # Copied, so that donating the state leaves the caller's arrays alone.
+        params = jax.tree.map(jnp.copy, params)
+        return TrainState(params, optimizer.init(params))
+
+    examples, features = data.train_inputs.shape
+    state = init(initial_params(config, 0, features))
+    order = batch_order(0, 0, examples, config.batch_size)
+    epoch = jax.jit(make_epoch(method, config), donate_argnums=0)
+    arguments = (data.train_inputs, data.train_labels, order, dropout_key(0, 0))
+    return Trainer(method, init, epoch.lower(state, *arguments).compile())
+
+
+def timed_epoch(trainer: Trainer, state: TrainState, *arguments: Any) -> tuple[TrainState, float]:
+    """Runs one epoch and returns the new state and the seconds it took."""
+    jax.block_until_ready((state, arguments))
+    start = time.perf_counter()
+    state = jax.block_until_ready(trainer.epoch(state, *arguments))
+    return state, time.perf_counter() - start
+
+
+@functools.partial(jax.jit, static_argnames="widths")
+def score(widths: tuple[int, ...], params: Params, inputs: jax.Array, labels: jax.Array) -> Score:
+    """Scores a network, dropout off.
+
+    Args:
+        widths: units of each layer after the input.
+        params: the network's parameters.
+        inputs: examples, one per row.
+        labels: their classes.
+
+    Returns:
+        Mean loss and accuracy.
+    """
+    logits: Any = MLP(widths).apply({"params": params}, inputs, training=False)
+    correct = jnp.argmax(logits, axis=-1) == labels
+    return Score(_cross_entropy(logits, labels), jnp.mean(correct))
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def fiedler_pairs(
+    graph: fj.NetworkGraph, params: Params, normalized_start: jax.Array, combinatorial_start: jax.Array
+) -> tuple[fj.FiedlerPair, fj.FiedlerPair]:
+    """Solves for both Fiedler pairs of a network.
+
+    Args:
+        graph: the network's graph.
+        params: the network's parameters.
+        normalized_start: vector the solve of the normalized Laplacian starts from.
+        combinatorial_start: the same for the combinatorial one.
+
+    Returns:
+        The normalized and the combinatorial pair; the start vector takes the place of a vector that is not finite.
+    """
+    return (
+        _pair_from(graph, params, True, normalized_start),
+        _pair_from(graph, params, False, combinatorial_start),
+    )
+
+
+def _pair_from(graph: fj.NetworkGraph, params: Params, normalized: bool, start: jax.Array) -> fj.FiedlerPair:
+    pair = fj.fiedler_pair(fj.laplacian(graph, params, normalized=normalized), init=start)
+    # The vector starts the next solve, which NaNs would spoil for good.
+    usable = jnp.isfinite(pair.vector).all()
+    return pair._replace(vector=jnp.where(usable, pair.vector, start))
+
+
+def fiedler_point(pair: fj.FiedlerPair) -> FiedlerPoint:
+    """Brings a Fiedler pair's numbers to the host."""
+    return FiedlerPoint(
+        float(pair.value),
+        float(pair.error),
+        float(pair.residual),
+        float(pair.ipr),
+        _status_name(pair.status),
+        bool(pair.converged),
+    )
+
+
+def penalty_points(trainer: Trainer, state: TrainState) -> dict[str, PenaltyPoint]:
+    """Reads what each Fiedler penalty of a method logged, by regularizer."""
+    # The penalties come first in the chain, one state each.
+    states = zip(
+        trainer.method.fiedler_regularizers,
+        state.opt_state,  # pyright: ignore[reportArgumentType]
+        strict=False,
+    )
+    points = {}
+    for regularizer, penalty_state in states:
+        metrics = fj.fiedler_metrics(penalty_state)
+        points[regularizer] = PenaltyPoint(
+            float(metrics.value),
+            float(metrics.l1_coefficient),
+            float(metrics.residual),
+            float(metrics.ipr),
+            _status_name(metrics.status),
+            int(metrics.skipped),
+        )
+    return points
+
+
+def near_zero_share(params: Params) -> float:
+    """Share of kernel weights with magnitude below ``NEAR_ZERO``."""
+    kernels = [np.abs(layer["kernel"]) for layer in params.values()]
+    return sum(int((k < NEAR_ZERO).sum()) for k in kernels) / sum(k.size for k in kernels)
+
+
+def _status_name(status: jax.Array) -> str:
+    return fj.Status(int(status)).name.lower().replace("_", " ")
+
+
+def _cross_entropy(logits: Any, labels: jax.Array) -> jax.Array:
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()

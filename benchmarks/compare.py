@@ -1,0 +1,224 @@
+"""A/B test of regularizers, all else equal: ``python -m benchmarks.compare``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ._config import (
+    ADAM_LEARNING_RATE,
+    DATASETS,
+    DEFAULT_METHODS,
+    OPTIMIZERS,
+    CompareConfig,
+)
+from ._data import Dataset, load_dataset
+from ._errors import BenchmarkError, ConfigError
+from ._experiment import Run, run_experiment, steps_per_epoch
+from ._plots import plot_fiedler_curves, plot_learning_curves
+from ._report import (
+    difference_table,
+    prepare_output,
+    result_record,
+    rich_table,
+    summary_table,
+    write_results,
+)
+from ._statistics import differences_to_none, summarize
+
+# Narrower than this the tables wrap badly, and a pipe has no width of its own.
+_PIPE_WIDTH = 140
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a comparison from command-line arguments.
+
+    Args:
+        argv: the arguments; None for those of the process.
+
+    Returns:
+        The exit status: 0, or 2 if the arguments or the data do not allow a run.
+    """
+    arguments = build_parser().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    try:
+        config = config_from_arguments(arguments)
+        prepare_output(config.out)
+        data = load_dataset(config.dataset, config.data_dir, config.train_size)
+        runs = _run_with_progress(config, data, console)
+        _report(config, data, runs, console)
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's options; None stands for the data set's default."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare",
+        description="Train the same network with different regularizers, same initial "
+        "weights and same batches, and compare.",
+        epilog=_defaults_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--dataset", choices=tuple(DATASETS), default="digits")
+    add("--data-dir", type=Path, help="folder of the MNIST files (IDX, plain or .gz)")
+    add("--train-size", type=int, help="use this many training examples (all)")
+    add(
+        "--methods",
+        default=",".join(DEFAULT_METHODS),
+        help="comma-separated; join regularizers with + (%(default)s)",
+    )
+    add("--seeds", type=int, default=5, help="number of paired runs (%(default)s)")
+    add("--hidden", type=_widths, help="widths of the hidden layers, as in 128,64")
+    add("--epochs", type=int)
+    add("--batch", type=int, help="examples per step")
+    add("--optimizer", choices=OPTIMIZERS, default="sgd")
+    add("--learning-rate", type=float)
+    add("--momentum", type=float, help="momentum of sgd")
+    add(
+        "--strength",
+        type=_strength,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="strength of a regularizer (dropout: the rate); repeat for several",
+    )
+    add(
+        "--scale",
+        choices=("vertices", "unit"),
+        help="length of the Fiedler penalty's test vector: vertices multiplies the "
+        "strength by the number of units, unit is the paper's",
+    )
+    add("--refresh-every", type=int, help="steps between solves of the Fiedler penalty")
+    add(
+        "--out",
+        type=Path,
+        default=Path("compare-results"),
+        help="folder for the results (%(default)s)",
+    )
+    return parser
+
+
+def config_from_arguments(arguments: argparse.Namespace) -> CompareConfig:
+    """Fills what the user left open with the data set's defaults.
+
+    Args:
+        arguments: what ``build_parser`` parsed.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        BenchmarkError: an option is out of range or contradicts another.
+    """
+    defaults = DATASETS[arguments.dataset]
+
+    def chosen(value, default):
+        return default if value is None else value
+
+    if arguments.optimizer != "sgd" and arguments.momentum is not None:
+        raise ConfigError(f"--momentum is for sgd; {arguments.optimizer} has its own")
+    learning_rate = defaults.learning_rate if arguments.optimizer == "sgd" else ADAM_LEARNING_RATE
+    return CompareConfig(
+        dataset=arguments.dataset,
+        data_dir=arguments.data_dir,
+        train_size=arguments.train_size,
+        hidden=chosen(arguments.hidden, defaults.hidden),
+        epochs=chosen(arguments.epochs, defaults.epochs),
+        batch_size=chosen(arguments.batch, defaults.batch_size),
+        optimizer=arguments.optimizer,
+        learning_rate=chosen(arguments.learning_rate, learning_rate),
+        momentum=chosen(arguments.momentum, defaults.momentum),
+        strengths={**defaults.strengths, **dict(arguments.strength)},
+        scale=chosen(arguments.scale, defaults.scale),
+        refresh_every=chosen(arguments.refresh_every, defaults.refresh_every),
+        methods=tuple(name.strip() for name in arguments.methods.split(",")),
+        seeds=arguments.seeds,
+        out=arguments.out,
+    )
+
+
+def _run_with_progress(config: CompareConfig, data: Dataset, console: Console) -> list[Run]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        total = len(config.methods) * config.seeds * config.epochs
+        task = progress.add_task("training", total=total)
+        return run_experiment(
+            config,
+            data,
+            lambda method: progress.update(task, description=f"compiling {method}"),
+            lambda method, seed, epoch: progress.update(
+                task, advance=1, description=f"seed {seed}, epoch {epoch}, {method}"
+            ),
+        )
+
+
+def _report(config: CompareConfig, data: Dataset, runs: list[Run], console: Console) -> None:
+    steps = steps_per_epoch(config, data)
+    summaries = [summarize(runs, method, steps) for method in config.methods]
+    differences = differences_to_none(runs, config.methods)
+    tables = [summary_table(summaries, runs), difference_table(differences)]
+    record = result_record(config, data, runs, summaries, differences)
+    write_results(config.out, record, tables)
+    plot_learning_curves(runs, config.methods, config.out / "learning_curves.png")
+    plot_fiedler_curves(runs, config.methods, config.out / "fiedler_curves.png")
+    for table in tables:
+        console.print(rich_table(table))
+    console.print(
+        f"Written to {config.out}: summary.md, results.json, learning_curves.png, fiedler_curves.png",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 128,64") from None
+
+
+def _strength(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, such as l1=1e-3") from None
+
+
+def _defaults_text() -> str:
+    lines = ["defaults of each data set (with sgd):"]
+    for name, d in DATASETS.items():
+        hidden = ",".join(str(width) for width in d.hidden)
+        lines += [
+            f"  {name}: --hidden {hidden} --epochs {d.epochs} --batch {d.batch_size} "
+            f"--learning-rate {d.learning_rate:g}",
+            f"    --momentum {d.momentum:g} --scale {d.scale} --refresh-every {d.refresh_every}",
+            "    " + " ".join(f"--strength {k}={v:g}" for k, v in d.strengths.items()),
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Small configurations and data for the tests of the benchmarks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks._config import CompareConfig
+from benchmarks._data import Dataset
+from benchmarks.compare import build_parser, config_from_arguments
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., CompareConfig]:
+    """Builds a small configuration from command-line options."""
+
+    def make(*options: str) -> CompareConfig:
+        small = ("--hidden", "7,5", "--epochs", "2", "--batch", "16", "--seeds", "1", "--refresh-every", "3")
+        return config_from_arguments(build_parser().parse_args([*small, *options]))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_data() -> Dataset:
+    """Ten blurred clusters in nine dimensions, 70 examples to train on and 40 to test on."""
+    rng = np.random.default_rng(3)
+    labels = np.arange(110, dtype=np.int32) % 10
+    inputs = rng.normal(size=(10, 9))[labels] + 0.3 * rng.normal(size=(110, 9))
+    inputs = inputs.astype(np.float32)
+    return Dataset(inputs[:70], labels[:70], inputs[70:], labels[70:])
+
+
+@pytest.fixture(scope="session")
+def idx_bytes() -> Callable[[np.ndarray], bytes]:
+    """Encodes a uint8 array in IDX format, written from the format's description."""
+
+    def encode(array: np.ndarray) -> bytes:
+        header = bytes([0, 0, 8, array.ndim])
+        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+        return header + sizes + array.astype(np.uint8).tobytes()
+
+    return encode
+
+
+@pytest.fixture
+def mnist_folder(tmp_path: Path, idx_bytes: Callable[[np.ndarray], bytes]) -> Path:
+    """A folder like MNIST's, with 60 and 30 images of 3 by 3 pixels."""
+    rng = np.random.default_rng(5)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for prefix, count in (("train", 60), ("t10k", 30)):
+        images = rng.integers(0, 256, (count, 3, 3))
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % 10))
+    return folder

@@ -1,0 +1,146 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks._errors import ConfigError, MethodError
+from benchmarks._methods import parse_method
+from benchmarks._optimizers import build_optimizer
+from benchmarks._training import initial_params
+
+
+@pytest.mark.parametrize(
+    ("name", "regularizers"),
+    [
+        ("none", ()),
+        ("l1", ("l1",)),
+        ("fiedler+dropout", ("fiedler", "dropout")),
+        ("dropout+l2+fiedler-combinatorial", ("fiedler-combinatorial", "l2", "dropout")),
+        ("fiedler-combinatorial+fiedler", ("fiedler", "fiedler-combinatorial")),
+    ],
+)
+def test_method_names(name, regularizers):
+    method = parse_method(name)
+    assert (method.name, method.regularizers) == (name, regularizers)
+
+
+@pytest.mark.parametrize("name", ["ridge", "", "fiedler+ridge", "Fiedler", "l1+"])
+def test_unknown_method_names_the_known_ones(name):
+    with pytest.raises(MethodError, match="unknown method") as error:
+        parse_method(name)
+    assert "none, fiedler, fiedler-combinatorial, l2, l1, dropout" in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "message"), [("none+l1", "combines 'none'"), ("l1+l1", "twice")])
+def test_meaningless_combination(name, message):
+    with pytest.raises(MethodError, match=message):
+        parse_method(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--strength", "ridge=1"), "unknown regularizer 'ridge'; known: fiedler, "),
+        (("--strength", "fiedler+dropout=1"), "unknown regularizer"),
+        (("--strength", "l1=nan"), "finite"),
+        (("--strength", "fiedler=inf"), "finite"),
+        (("--strength", "dropout=1"), "rate in"),
+        (("--strength", "dropout=-0.1"), "rate in"),
+        (("--strength", "l2=-1"), "negative"),
+        (("--methods", "l1,l2"), "must contain 'none'"),
+        (("--methods", "none,l1,l1"), "twice"),
+        (("--epochs", "0"), "--epochs must be at least 1"),
+        (("--batch", "0"), "--batch must be at least 1"),
+        (("--refresh-every", "0"), "--refresh-every must be at least 1"),
+        (("--seeds", "0"), "--seeds must be at least 1"),
+        (("--train-size", "0"), "--train-size"),
+        (("--hidden", "8,0"), "--hidden"),
+        (("--learning-rate", "nan"), "--learning-rate"),
+        (("--momentum", "1"), "--momentum"),
+        (("--optimizer", "adam", "--momentum", "0.5"), "--momentum is for sgd"),
+    ],
+)
+def test_options_out_of_range(make_config, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_config(*options)
+
+
+def test_negative_fiedler_strength_is_allowed(make_config):
+    assert make_config("--strength", "fiedler=-0.5").strengths["fiedler"] == -0.5
+
+
+def test_strengths_keep_defaults_that_are_not_given(make_config):
+    default, changed = make_config(), make_config("--strength", "l1=7")
+    assert changed.strengths == {**default.strengths, "l1": 7.0}
+
+
+def test_dropout_rate_only_with_dropout(make_config):
+    strengths = make_config("--strength", "dropout=0.3").strengths
+    rates = {name: parse_method(name).dropout_rate(strengths) for name in ("none", "fiedler", "l1+dropout")}
+    assert rates == {"none": 0.0, "fiedler": 0.0, "l1+dropout": 0.3}
+
+
+@pytest.fixture(scope="module")
+def first_update(make_config):
+    """The first update from a zero gradient, and the parameters it is for."""
+
+    @functools.cache
+    def compute(name, *options):
+        config = make_config(*options)
+        params = initial_params(config, 0, 9)
+        optimizer = build_optimizer(parse_method(name), config)
+        gradient = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+        return params, updates
+
+    return compute
+
+
+UNIT = ("--scale", "unit", "--strength", "fiedler=0.1", "--strength", "fiedler-combinatorial=0.1")
+
+
+@pytest.mark.parametrize(("name", "term"), [("l2", lambda w: w), ("l1", jnp.sign)])
+def test_baselines_reach_kernels_and_biases(first_update, name, term):
+    params, updates = first_update(name, "--learning-rate", "0.5", "--strength", f"{name}=0.25")
+    jax.tree.map(lambda u, w: np.testing.assert_allclose(u, -0.5 * 0.25 * term(w), rtol=1e-6), updates, params)
+    assert all(np.abs(layer["bias"]).min() > 0 for layer in updates.values())
+
+
+@pytest.mark.parametrize("name", ["fiedler", "fiedler-combinatorial"])
+def test_fiedler_penalties_leave_biases_alone(first_update, name):
+    _, updates = first_update(name, *UNIT)
+    assert all(np.abs(layer["kernel"]).max() > 0 for layer in updates.values())
+    assert all(np.abs(layer["bias"]).max() == 0 for layer in updates.values())
+
+
+def test_fiedler_is_normalized_and_combinatorial_is_not(first_update):
+    # The normalized Fiedler value does not change with the scale of the weights.
+    along = {}
+    for name in ("fiedler", "fiedler-combinatorial"):
+        params, updates = first_update(name, *UNIT)
+        products = jax.tree.map(lambda u, w: jnp.vdot(u, w), updates, params)
+        size = jax.tree.map(lambda u, w: jnp.vdot(jnp.abs(u), jnp.abs(w)), updates, params)
+        along[name] = abs(sum(jax.tree.leaves(products))) / sum(jax.tree.leaves(size))
+    assert along["fiedler"] < 1e-4
+    assert along["fiedler-combinatorial"] > 0.5
+
+
+def test_combination_adds_the_terms_and_vertices_scale_multiplies_by_the_number_of_units(first_update):
+    units = 9 + 7 + 5 + 10
+    l1, l2, fiedler = (first_update(name, *UNIT)[1] for name in ("l1", "l2", "fiedler"))
+    _, combined = first_update("l1+l2+fiedler", "--scale", "vertices", *UNIT[2:])
+    total = jax.tree.map(lambda a, b, c: a + b + units * c, l1, l2, fiedler)
+    jax.tree.map(lambda c, t: np.testing.assert_allclose(c, t, rtol=1e-4, atol=1e-8), combined, total)
+
+
+def test_regularizers_are_coupled_to_adam(first_update):
+    # Behind Adam's normalisation a lone decay term has the size of the learning rate.
+    params, updates = first_update("l2", "--optimizer", "adam", "--learning-rate", "0.25", "--strength", "l2=0.1")
+    jax.tree.map(lambda u, w: np.testing.assert_allclose(u, -0.25 * jnp.sign(w), rtol=1e-2), updates, params)
+
+
+def test_adam_has_its_own_learning_rate(make_config):
+    assert make_config("--optimizer", "adam").learning_rate == 1e-3
+    assert make_config("--optimizer", "adam", "--learning-rate", "0.1").learning_rate == 0.1
