@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from ._errors import ConfigError
-from ._methods import REGULARIZERS, parse_method
+from benchmarks._errors import ConfigError
+from benchmarks._methods import REGULARIZERS, parse_method
 
 Scale = Literal["vertices", "unit"]
 

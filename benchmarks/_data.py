@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.model_selection import train_test_split
 
-from ._errors import DataError
+from benchmarks._errors import DataError
 
 MNIST_FILES = {
     "train images": "train-images-idx3-ubyte",

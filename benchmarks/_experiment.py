@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import fiedler_jax as fj
-
-from ._config import CompareConfig
-from ._data import CLASSES, Dataset
-from ._errors import ConfigError
-from ._methods import parse_method
-from ._training import (
+from benchmarks._config import CompareConfig
+from benchmarks._data import CLASSES, Dataset
+from benchmarks._errors import ConfigError
+from benchmarks._methods import parse_method
+from benchmarks._training import (
     FiedlerPoint,
     PenaltyPoint,
     Trainer,

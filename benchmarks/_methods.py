@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ._errors import MethodError
+from benchmarks._errors import MethodError
 
 FIEDLER_REGULARIZERS = ("fiedler", "fiedler-combinatorial")
 REGULARIZERS = (*FIEDLER_REGULARIZERS, "l2", "l1", "dropout")

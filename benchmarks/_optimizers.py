@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import optax
 
 import fiedler_jax as fj
-
-from ._config import CompareConfig
-from ._methods import Method
+from benchmarks._config import CompareConfig
+from benchmarks._methods import Method
 
 
 def add_sign_decay(coefficient: float) -> optax.GradientTransformation:

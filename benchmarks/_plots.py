@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ._experiment import EpochPoint, Run
-from ._statistics import curve
+from benchmarks._experiment import EpochPoint, Run
+from benchmarks._statistics import curve
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; grey is left to
 # the baseline.

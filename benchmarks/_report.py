@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import jax
 from rich.table import Table
 
-from ._config import CompareConfig
-from ._data import Dataset
-from ._errors import OutputError
-from ._experiment import Run
-from ._statistics import (
+from benchmarks._config import CompareConfig
+from benchmarks._data import Dataset
+from benchmarks._errors import OutputError
+from benchmarks._experiment import Run
+from benchmarks._statistics import (
     CONFIDENCE,
     MeanSd,
     MethodSummary,
     PairedDifference,
     failures,
 )
-from ._training import NEAR_ZERO
+from benchmarks._training import NEAR_ZERO
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("fiedler_jax", "jax", "jaxlib", "flax", "optax", "numpy")

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ._experiment import EpochPoint, Run
-from ._training import FiedlerPoint
+from benchmarks._experiment import EpochPoint, Run
+from benchmarks._training import FiedlerPoint
 
 CONFIDENCE = 0.95
 

@@ -11,12 +11,11 @@ import numpy as np
 import optax
 
 import fiedler_jax as fj
-
-from ._config import CompareConfig
-from ._data import CLASSES, Dataset
-from ._methods import Method
-from ._model import MLP, Params
-from ._optimizers import build_optimizer
+from benchmarks._config import CompareConfig
+from benchmarks._data import CLASSES, Dataset
+from benchmarks._methods import Method
+from benchmarks._model import MLP, Params
+from benchmarks._optimizers import build_optimizer
 
 # A weight is "near zero" below this; the shares in all reports refer to it.
 NEAR_ZERO = 1e-3

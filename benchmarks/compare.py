@@ -15,18 +15,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ._config import (
+from benchmarks._config import (
     ADAM_LEARNING_RATE,
     DATASETS,
     DEFAULT_METHODS,
     OPTIMIZERS,
     CompareConfig,
 )
-from ._data import Dataset, load_dataset
-from ._errors import BenchmarkError, ConfigError
-from ._experiment import Run, run_experiment, steps_per_epoch
-from ._plots import plot_fiedler_curves, plot_learning_curves
-from ._report import (
+from benchmarks._data import Dataset, load_dataset
+from benchmarks._errors import BenchmarkError, ConfigError
+from benchmarks._experiment import Run, run_experiment, steps_per_epoch
+from benchmarks._plots import plot_fiedler_curves, plot_learning_curves
+from benchmarks._report import (
     difference_table,
     prepare_output,
     result_record,
@@ -34,7 +34,7 @@ from ._report import (
     summary_table,
     write_results,
 )
-from ._statistics import differences_to_none, summarize
+from benchmarks._statistics import differences_to_none, summarize
 
 # Narrower than this the tables wrap badly, and a pipe has no width of its own.
 _PIPE_WIDTH = 140

@@ -144,6 +144,13 @@ def graph_from_params(params: Any) -> NetworkGraph:
           layers_2/bias  (3,)  bias: joins no two units
     """
     leaves = leaves_by_path(params)
+    for path, leaf in leaves.items():
+        # A mask may hide a whole subtree at once, of which only the path is left.
+        if is_masked(leaf) and path[-1:] not in [(name,) for name in _REASONS]:
+            raise MaskedKernelError(
+                f"The mask hides {display(path)}, which is or may hold a kernel. Let the mask include every kernel, or "
+                "pass the graph of the visible ones, built from the whole parameters with fj.graph_from_edges."
+            )
     kernels = sorted((path for path in leaves if path[-1:] == ("kernel",)), key=natural_key)
     if not kernels:
         raise NoKernelsError(
@@ -151,11 +158,6 @@ def graph_from_params(params: Any) -> NetworkGraph:
             "fj.graph_from_edges(params, [('path/of/the/leaf', 'source', 'target'), ...])."
         )
     for path in kernels:
-        if is_masked(leaves[path]):
-            raise MaskedKernelError(
-                f"The mask hides {display(path)}. Let the mask include every kernel, or pass the graph of the visible "
-                "ones, built from the whole parameters with fj.graph_from_edges."
-            )
         shape = leaf_shape(leaves[path])
         if len(shape) != 2:
             raise UnsupportedKernelError(
@@ -242,6 +244,12 @@ def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
     Raises:
         KernelMismatchError: a kernel is missing, has another shape, or is not real.
         MaskedKernelError: `optax.masked` hides a kernel.
+
+    Example:
+        >>> import jax.numpy as jnp, fiedler_jax as fj
+        >>> params = {"Dense_0": {"kernel": jnp.array([[1.0, -2.0]])}}
+        >>> print(fj.edge_blocks(fj.graph_from_params(params), params)[0])
+        [[1. 2.]]
     """
     kernels = kernel_leaves(graph, params)
     dtype = compute_dtype(kernels)

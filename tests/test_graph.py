@@ -1,6 +1,7 @@
 """From parameter trees to graphs."""
 
 import itertools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -69,7 +70,7 @@ def test_nnx_containers_give_one_graph(view: str) -> None:
 
 
 def test_whole_variables_and_their_params_are_the_same_graph() -> None:
-    variables = Mlp((4, 3)).init(jax.random.key(0), jnp.ones((1, 5)))
+    variables: Any = Mlp((4, 3)).init(jax.random.key(0), jnp.ones((1, 5)))
     assert fj.graph_from_params(variables) == fj.graph_from_params(variables["params"])
     np.testing.assert_array_equal(
         fj.edge_blocks(fj.graph_from_params(variables), variables["params"])[1],

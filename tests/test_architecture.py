@@ -1,0 +1,71 @@
+"""The one-way flow: a module imports only from those before it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import fiedler_jax
+
+PACKAGE = Path(fiedler_jax.__file__).parent
+
+# Each room with the floor it stands on; rooms of one floor may use one another only as listed.
+FLOORS = {
+    "errors": 0,
+    "_paths": 1,
+    "_chain": 2,
+    "graph": 3,
+    "laplacian": 4,
+    "eigen": 4,
+    "fiedler": 5,
+    "transforms": 6,
+    "__init__": 7,
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module == "fiedler_jax":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fiedler_jax."):
+            names = [(node.module or "").split(".")[1]]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fiedler_jax.")]
+        found |= set(names)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    own = room(path)
+    for other in imported_rooms(path) - {own}:
+        assert FLOORS[other] < FLOORS[own], f"{own} imports {other}"
+
+
+def test_solvers_know_nothing_of_graphs() -> None:
+    for path in (PACKAGE / "eigen").glob("*.py"):
+        assert imported_rooms(path) <= {"eigen", "errors"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_internal_modules_of_jax(path: Path) -> None:
+    assert not re.search(r"jax\._src|jaxlib|jax\.extend", path.read_text(encoding="utf-8"))
+
+
+def test_a_room_fits_one_look() -> None:
+    sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert max(sizes.values()) <= 420, sizes
+
+
+def test_the_public_face() -> None:
+    for name in fiedler_jax.__all__:
+        assert hasattr(fiedler_jax, name)
+    assert (PACKAGE / "py.typed").exists()

@@ -1,0 +1,433 @@
+"""The Optax transformation: its gradient, its state, and what it must compose with."""
+
+# Optax types states and updates as any tree of anything, so nothing can be read from them without these.
+# pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false
+
+import functools
+import itertools
+import warnings
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+from flax import nnx
+from flax.training.train_state import TrainState
+
+import fiedler_jax as fj
+from fiedler_jax import Status, errors
+
+BOTH = pytest.mark.parametrize("normalized", [False, True])
+SIZES = (12, 8, 6, 4)
+VERTICES = sum(SIZES)
+
+
+def network(dtype: str = "float32", seed: int = 0) -> Any:
+    return jax.tree.map(jnp.asarray, reference.chain_params(reference.random_kernels(SIZES, seed), dtype))
+
+
+def zeros(params: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+GRAPH = fj.graph_from_params(network())
+
+
+@functools.cache
+def stepper(tx: optax.GradientTransformation) -> Any:
+    """One compiled update for each transformation."""
+    return jax.jit(lambda updates, state, params: tx.update(updates, state, params))
+
+
+# Shared by the tests that need no settings of their own, so that it is compiled once.
+SHARED = fj.add_fiedler_penalty(0.1, GRAPH)
+
+
+def assert_trees_close(a: Any, b: Any, **tolerance: float) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x, np.float64), np.asarray(y, np.float64), **tolerance)
+
+
+@BOTH
+@pytest.mark.parametrize(("scale", "factor"), [("vertices", VERTICES), ("unit", 1)])
+def test_the_update_after_a_refresh_is_the_gradient(scale: Any, factor: int, normalized: bool, dtype: str) -> None:
+    params = network(dtype)
+    tx = fj.add_fiedler_penalty(0.3, normalized=normalized, scale=scale)
+    given = jax.tree.map(lambda w: 0.5 * jnp.ones_like(w), params)
+    updates, _ = tx.update(given, tx.init(params), params)
+    gradient = jax.grad(lambda p: fj.fiedler_value(GRAPH, p, normalized=normalized))(params)
+    expected = jax.tree.map(lambda u, g: u + 0.3 * factor * g, given, gradient)
+    assert_trees_close(updates, expected, atol=2e-3 if dtype == "float32" else 1e-5)
+    assert jnp.all(updates["Dense_0"]["bias"] == 0.5)
+
+
+@BOTH
+def test_between_refreshes_the_coefficients_stay_and_the_signs_follow(normalized: bool) -> None:
+    params = network()
+    tx = fj.add_fiedler_penalty(0.3, GRAPH, normalized=normalized, refresh_every=3)
+    update = stepper(tx)
+    first, state = update(zeros(params), tx.init(params), params)
+    moved = jax.tree.map(lambda w: -1.7 * w, params)
+    second, state = update(zeros(params), state, moved)
+    assert_trees_close(second, jax.tree.map(jnp.negative, first), atol=1e-7)
+    np.testing.assert_allclose(state.value, fj.fiedler_value(GRAPH, params, normalized=normalized), rtol=1e-5)
+    flat = jax.tree.map(lambda w: jnp.linspace(0.1, 1, w.size).reshape(w.shape), params)
+    _, state = update(zeros(params), state, flat)
+    stale = state.value
+    _, state = update(zeros(params), state, flat)
+    assert state.value != stale
+    np.testing.assert_allclose(state.value, fj.fiedler_value(GRAPH, flat, normalized=normalized), rtol=1e-5)
+
+
+@BOTH
+def test_refreshing_at_every_step_follows_the_value(normalized: bool) -> None:
+    tx = fj.add_fiedler_penalty(0.3, GRAPH, normalized=normalized, refresh_every=1)
+    params = network()
+    state = tx.init(params)
+    for seed in range(1, 4):
+        params = network(seed=seed)
+        _, state = stepper(tx)(zeros(params), state, params)
+        adjacency = reference.chain_adjacency(reference.random_kernels(SIZES, seed))
+        np.testing.assert_allclose(state.value, reference.spectrum(adjacency, normalized)[1], rtol=1e-5)
+
+
+@BOTH
+@pytest.mark.parametrize("sign", [1, -1])
+def test_descent_lowers_the_value_and_a_negative_strength_raises_it(sign: int, normalized: bool) -> None:
+    params = network()
+    tx = optax.chain(
+        fj.add_fiedler_penalty(sign * 0.05, GRAPH, normalized=normalized, refresh_every=5), optax.sgd(0.02)
+    )
+    state = tx.init(params)
+    before = fj.fiedler_value(GRAPH, params, normalized=normalized)
+    for _ in range(30):
+        updates, state = stepper(tx)(zeros(params), state, params)
+        params = optax.apply_updates(params, updates)
+    after = fj.fiedler_value(GRAPH, params, normalized=normalized, ignore_isolated=True)
+    assert sign * (before - after) > 0.02 * before
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float32", "float64"])
+def test_updates_keep_the_dtype_of_the_parameters_and_states_theirs(kind: str) -> None:
+    with jax.enable_x64(kind == "float64"):
+        params = jax.tree.map(lambda w: jnp.asarray(w, kind), network())
+        tx = fj.add_fiedler_penalty(0.1, GRAPH)
+        state = tx.init(params)
+        updates, after = tx.update(zeros(params), state, params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(kind)}
+        wide = jnp.float64 if kind == "float64" else jnp.float32
+        assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(wide), jnp.dtype("int32")}
+        assert [(x.shape, x.dtype) for x in jax.tree.leaves(state)] == [
+            (x.shape, x.dtype) for x in jax.tree.leaves(after)
+        ]
+        assert jnp.any(updates["Dense_0"]["kernel"] != 0)
+
+
+def test_mixed_dtypes_are_kept_leaf_by_leaf() -> None:
+    params = network()
+    params["Dense_1"]["kernel"] = params["Dense_1"]["kernel"].astype(jnp.bfloat16)
+    updates, _ = SHARED.update(zeros(params), SHARED.init(params), params)
+    assert updates["Dense_1"]["kernel"].dtype == jnp.bfloat16
+    assert updates["Dense_0"]["kernel"].dtype == jnp.float32
+
+
+def test_a_second_step_does_not_compile_again() -> None:
+    params = network()
+    update = jax.jit(SHARED.update)
+    _, state = update(zeros(params), SHARED.init(params), params)
+    _, state = update(zeros(params), state, params)
+    update(zeros(params), state, params)
+    assert update._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def test_the_state_can_be_donated_from_the_start() -> None:
+    params = network()
+    update = jax.jit(SHARED.update, donate_argnums=(0, 1))
+    state = SHARED.init(params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, after = update(zeros(params), state, params)
+    # An array given away twice is an error by itself; one that no update reads is not given away at all.
+    assert state.vectors.is_deleted()
+    assert state.count.is_deleted()
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((after, params)))
+
+
+def test_init_is_abstract() -> None:
+    params = network()
+    shapes = jax.eval_shape(SHARED.init, params)
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(shapes)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(SHARED.init(params))
+    ]
+    read = fj.add_fiedler_penalty(0.1)
+    assert jax.eval_shape(read.init, jax.eval_shape(lambda: params)).vectors.shape == (1, VERTICES)
+
+
+@pytest.mark.parametrize("graph", [None, GRAPH])
+def test_map_params_leaves_the_state_alone(graph: Any) -> None:
+    params = network()
+    tx = optax.chain(fj.add_fiedler_penalty(0.1, graph), optax.sgd(0.1, momentum=0.9))
+    state = tx.init(params)
+    mapped = optax.tree.map_params(tx, lambda _: "weight", state, transform_non_params=lambda _: "other")
+    assert set(jax.tree.leaves(mapped[0])) == {"other"}
+    assert set(jax.tree.leaves(mapped[1])) == {"weight"}
+    assert jax.tree.structure(mapped) == jax.tree.structure(state)
+
+
+def test_strength_from_inject_hyperparams_is_live() -> None:
+    params = network()
+    tx = optax.inject_hyperparams(fj.add_fiedler_penalty)(strength=0.1, graph=GRAPH)
+    update = stepper(tx)
+    state = tx.init(params)
+    once, state = update(zeros(params), state, params)
+    state.hyperparams["strength"] = jnp.asarray(0.3)
+    thrice, state = update(zeros(params), state, params)
+    assert_trees_close(thrice, jax.tree.map(lambda u: 3 * u, once), rtol=1e-5, atol=1e-7)
+    assert fj.fiedler_metrics(state).count == 2
+    np.testing.assert_allclose(state.inner_state.strength, 0.3)
+    # Every number becomes a traced array there, the interval between refreshes too.
+    state.hyperparams["refresh_every"] = jnp.asarray(2)
+    _, state = update(zeros(params), state, network(seed=5))
+    np.testing.assert_allclose(fj.fiedler_metrics(state).value, fj.fiedler_value(GRAPH, network(seed=5)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_strength_may_follow_a_schedule(injected: bool) -> None:
+    params = network()
+    schedule = optax.linear_schedule(0.0, 0.4, 4)
+    make = optax.inject_hyperparams(fj.add_fiedler_penalty) if injected else fj.add_fiedler_penalty
+    tx = make(strength=schedule, graph=GRAPH)
+    state = tx.init(params)
+    sizes = []
+    for _ in range(5):
+        updates, state = stepper(tx)(zeros(params), state, params)
+        sizes.append(float(optax.tree.norm(updates)))
+    np.testing.assert_allclose(np.array(sizes) / sizes[4], [0, 0.25, 0.5, 0.75, 1], atol=1e-5)
+
+
+def test_a_mask_over_all_edges_changes_nothing() -> None:
+    params = network()
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    expected, _ = SHARED.update(zeros(params), SHARED.init(params), params)
+    for inner in (SHARED, fj.add_fiedler_penalty(0.1)):
+        tx = optax.masked(inner, mask)
+        updates, _ = tx.update(zeros(params), tx.init(params), params)
+        assert_trees_close(updates, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("graph", [None, GRAPH])
+def test_a_mask_that_hides_an_edge_is_an_error(graph: Any) -> None:
+    params = network()
+    mask = jax.tree.map(lambda _: True, params)
+    mask["Dense_1"]["kernel"] = False
+    tx = optax.masked(fj.add_fiedler_penalty(0.1, graph), mask)
+    with pytest.raises(errors.MaskedKernelError, match="hides Dense_1/kernel"):
+        tx.init(params)
+
+
+def test_partition_regularizes_its_part() -> None:
+    params = {"net": network(), "head": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}}
+    graph = fj.graph_from_edges(params, [(f"net/Dense_{i}/kernel", f"h{i}", f"h{i + 1}") for i in range(3)])
+    labels = {"net": "regularized", "head": "plain"}
+    tx = optax.partition({"regularized": fj.add_fiedler_penalty(0.1, graph), "plain": optax.identity()}, labels)
+    updates, state = tx.update(zeros(params), tx.init(params), params)
+    expected, _ = SHARED.update(zeros(network()), SHARED.init(network()), network())
+    assert_trees_close(updates["net"], expected, atol=1e-7)
+    assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(updates["head"]))
+    assert fj.fiedler_metrics(state).count == 1
+    with pytest.raises(errors.MaskedKernelError, match="hides head"):
+        optax.partition({"regularized": fj.add_fiedler_penalty(0.1), "plain": optax.identity()}, labels).init(params)
+
+
+def test_multi_steps_counts_real_steps() -> None:
+    params = network()
+    tx = optax.MultiSteps(optax.chain(SHARED, optax.sgd(1.0)), every_k_schedule=3)
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    given = jax.tree.map(jnp.ones_like, params)
+    updates = given
+    for step in range(1, 7):
+        updates, state = update(given, state, params)
+        assert fj.fiedler_metrics(state).count == step // 3
+        assert bool(jnp.any(updates["Dense_0"]["kernel"] != 0)) == (step % 3 == 0)
+    expected, _ = SHARED.update(given, SHARED.init(params), params)
+    assert_trees_close(updates, jax.tree.map(jnp.negative, expected), atol=1e-6)
+
+
+class Mlp(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in SIZES[1:-1]:
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(SIZES[-1])(x)
+
+
+def test_a_linen_train_state_trains() -> None:
+    model, x = Mlp(), jnp.linspace(-1, 1, 5 * SIZES[0]).reshape(5, SIZES[0])
+    params = model.init(jax.random.key(0), x)["params"]
+    tx = optax.chain(fj.add_fiedler_penalty(1.0), optax.adam(1e-2))
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
+
+    @jax.jit
+    def step(state: TrainState) -> TrainState:
+        gradient = jax.grad(lambda p: jnp.mean(model.apply({"params": p}, x) ** 2))(state.params)
+        return state.apply_gradients(grads=gradient)
+
+    before = fj.fiedler_value(GRAPH, params)
+    for _ in range(30):
+        state = step(state)
+    metrics = fj.fiedler_metrics(state.opt_state)
+    assert metrics.count == 30
+    assert fj.fiedler_value(GRAPH, state.params, ignore_isolated=True) < 0.9 * before
+
+
+def test_an_nnx_optimizer_trains() -> None:
+    class NnxMlp(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(SIZES)])
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for layer in self.layers:
+                x = nnx.relu(layer(x))
+            return x
+
+    model, x = NnxMlp(nnx.Rngs(0)), jnp.linspace(-1, 1, 5 * SIZES[0]).reshape(5, SIZES[0])
+    graph = fj.graph_from_params(nnx.state(model, nnx.Param))
+    for tx in (fj.add_fiedler_penalty(1.0), fj.add_fiedler_penalty(1.0, graph)):
+        optimizer = nnx.Optimizer(model, optax.chain(tx, optax.adam(1e-2)), wrt=nnx.Param)
+
+        @nnx.jit
+        def step(model: Any, optimizer: nnx.Optimizer) -> None:
+            optimizer.update(model, nnx.grad(lambda m: jnp.mean(m(x) ** 2))(model))
+
+        before = fj.fiedler_value(graph, nnx.state(model, nnx.Param))
+        for _ in range(10):
+            step(model, optimizer)
+        metrics = fj.fiedler_metrics(optimizer.opt_state)
+        assert isinstance(metrics.value, jax.Array)
+        assert metrics.count == 10
+        assert metrics.status == Status.CONVERGED
+        assert fj.fiedler_value(graph, nnx.state(model, nnx.Param), ignore_isolated=True) < before
+
+
+def test_vmap_over_members_gives_each_its_own() -> None:
+    members = [network(seed=s) for s in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    state = jax.vmap(SHARED.init)(stacked)
+    updates, state = jax.jit(jax.vmap(SHARED.update))(zeros(stacked), state, stacked)
+    for i, params in enumerate(members):
+        expected, _ = stepper(SHARED)(zeros(params), SHARED.init(params), params)
+        assert_trees_close(jax.tree.map(lambda u, i=i: u[i], updates), expected, atol=1e-4)
+
+
+def test_metrics_say_what_they_mean() -> None:
+    params = network()
+    tx = optax.chain(fj.add_fiedler_penalty(-0.2, GRAPH), optax.adam(1e-3))
+    state = tx.init(params)
+    assert fj.fiedler_metrics(state).l1_coefficient == 0
+    _, state = jax.jit(tx.update)(zeros(params), state, params)
+    metrics = jax.jit(fj.fiedler_metrics)(state)
+    pair = fj.fiedler_pair(fj.laplacian(GRAPH, params))
+    coefficients = fj.l1_coefficients(GRAPH, params, pair.vector, strength=0.2 * VERTICES)
+    kernels = jnp.concatenate([coefficients[f"Dense_{i}"]["kernel"].ravel() for i in range(3)])
+    np.testing.assert_allclose(metrics.l1_coefficient, jnp.mean(jnp.abs(kernels)), rtol=1e-3)
+    np.testing.assert_allclose(metrics.value, pair.value, rtol=1e-5)
+    np.testing.assert_allclose(metrics.ipr, pair.ipr, rtol=1e-2)
+    assert 0 <= metrics.residual < 1e-3
+    assert metrics.status == Status.CONVERGED
+    assert metrics.skipped == 0
+
+
+def test_metrics_need_exactly_one_state() -> None:
+    params = network()
+    with pytest.raises(errors.StateNotFoundError, match="holds 0"):
+        fj.fiedler_metrics(optax.adam(0.1).init(params))
+    state = optax.chain(SHARED, SHARED).init(params)
+    with pytest.raises(errors.StateNotFoundError, match="holds 2"):
+        fj.fiedler_metrics(state)
+    assert fj.fiedler_metrics(state[1]).count == 0
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_weights_that_are_not_finite_leave_the_state_finite(bad: float) -> None:
+    params = network()
+    update = stepper(fj.add_fiedler_penalty(0.1, GRAPH, refresh_every=1))
+    state = SHARED.init(params)
+    broken = jax.tree.map(lambda w: w, params)
+    broken["Dense_1"]["kernel"] = broken["Dense_1"]["kernel"].at[0, 0].set(bad)
+    updates, state = update(zeros(params), state, broken)
+    assert state.status == Status.NOT_FINITE
+    assert state.skipped == 1
+    assert jnp.all(updates["Dense_0"]["kernel"] == 0)
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+    updates, state = update(zeros(params), state, params)
+    assert state.status == Status.CONVERGED
+    good = state.vectors
+    _, state = update(zeros(params), state, broken)
+    assert state.status == Status.NOT_FINITE
+    assert state.skipped == 1
+    np.testing.assert_array_equal(state.vectors, good)
+
+
+def test_a_schedule_that_turns_nan_is_skipped_and_counted() -> None:
+    params = network()
+    tx = fj.add_fiedler_penalty(lambda count: jnp.where(count == 1, jnp.nan, 0.1), GRAPH)
+    state = tx.init(params)
+    norms = []
+    for _ in range(3):
+        updates, state = stepper(tx)(zeros(params), state, params)
+        norms.append(float(optax.tree.norm(updates)))
+    assert norms[1] == 0
+    assert norms[0] == norms[2] > 0
+    assert state.skipped == 1
+
+
+@BOTH
+def test_a_dead_unit_does_not_end_the_penalty(normalized: bool) -> None:
+    params = network()
+    params["Dense_0"]["kernel"] = params["Dense_0"]["kernel"].at[3].set(0)
+    pulls = {}
+    for ignore in (True, False):
+        tx = fj.add_fiedler_penalty(0.1, GRAPH, normalized=normalized, ignore_isolated=ignore)
+        updates, state = tx.update(zeros(params), tx.init(params), params)
+        assert jnp.all(updates["Dense_0"]["kernel"][3] == 0)
+        pulls[ignore] = float(optax.tree.norm(updates)), float(state.value)
+    assert pulls[True][0] > 1e-3
+    assert pulls[True][1] > 1e-2
+    assert pulls[False][1] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strength": float("nan")}, "strength is nan"),
+        ({"strength": float("inf")}, "strength is inf"),
+        ({"strength": lambda count: jnp.nan * count}, "schedule's first value"),
+        ({"strength": 0.1, "refresh_every": 0}, "refresh_every must be an integer of at least 1, not 0"),
+        ({"strength": 0.1, "refresh_every": 2.5}, "not 2.5"),
+        ({"strength": 0.1, "scale": "edges"}, "'vertices' or 'unit', not 'edges'"),
+    ],
+)
+def test_settings_out_of_range_are_errors(settings: dict, message: str) -> None:
+    with pytest.raises(errors.HyperparameterError, match=message):
+        fj.add_fiedler_penalty(**settings)
+
+
+def test_updates_need_parameters_and_take_other_arguments() -> None:
+    params = network()
+    with pytest.raises(errors.MissingParamsError, match=r"tx\.update"):
+        SHARED.update(zeros(params), SHARED.init(params))
+    SHARED.update(zeros(params), SHARED.init(params), params=params, value=1.0, loss=None)
+
+
+def test_a_graph_of_another_model_is_an_error_at_init() -> None:
+    with pytest.raises(errors.KernelMismatchError, match="Dense_0/kernel"):
+        SHARED.init({"Dense_0": {"kernel": jnp.ones((3, 3))}})
+    with pytest.raises(errors.NoKernelsError):
+        fj.add_fiedler_penalty(0.1).init({"Dense_0": {"bias": jnp.ones(3)}})
