@@ -1,7 +1,6 @@
 """What all tests share: double precision where a test asks for it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import pytest
@@ -9,9 +8,9 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile equal computations once for all tests and workers: compilation is most of what the suite does."""
-    folder = Path(config.cache.mkdir("jax")) if config.cache else None
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    cache = getattr(config, "cache", None)
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

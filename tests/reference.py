@@ -1,7 +1,7 @@
 """The oracle: dense float64 Laplacians and spectra in plain NumPy, written without the library."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -47,12 +47,12 @@ def spectrum(adjacency: np.ndarray, normalized: bool) -> np.ndarray:
     return np.linalg.eigvalsh(dense_laplacian(adjacency, normalized))
 
 
-def eliminated_fiedler_value(kernels: Kernels, normalized: bool) -> float:
-    """The Fiedler value of a chain with a wide input, by eliminating the input units.
+def fiedler_value_exceeds(kernels: Kernels, normalized: bool) -> Callable[[float], bool]:
+    """Whether the Fiedler value of a chain with a wide input lies above a shift, by eliminating the input units.
 
     Below the least diagonal entry of the input units, λ2 > s exactly when the Schur complement of ``L - s``, with the
     null vector lifted out of the way, is positive definite. Above it, Sylvester's law of inertia: the eigenvalues
-    below s are as many as the negative pivots of the input units plus those of the Schur complement. Bisected.
+    below s are as many as the negative pivots of the input units plus those of the Schur complement.
     """
     first, rest = np.abs(kernels[0]), chain_adjacency(kernels[1:])
     degrees_in = first.sum(axis=1)
@@ -80,9 +80,4 @@ def eliminated_fiedler_value(kernels: Kernels, normalized: bool) -> float:
             return False
         return True
 
-    high = float(np.min(diagonal_in)) * 1.01
-    low = high * 1e-3
-    while high - low > 1e-13 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if exceeds(middle) else (low, middle)
-    return (low + high) / 2
+    return exceeds

@@ -108,10 +108,10 @@ def test_davidson_returns_every_copy_of_a_multiple_value(x64: None) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_matrices_smaller_than_the_basis(solver: eigen.Solver, n: int, dtype: str) -> None:
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_matrices_smaller_than_the_basis(solver: eigen.Solver, n: int) -> None:
     values = np.arange(1.0, n + 1)
-    result = solve(solver, with_spectrum(values)[0], dtype)
+    result = solve(solver, with_spectrum(values)[0], "float32")
     np.testing.assert_allclose(result.values, [1.0], rtol=1e-5)
     np.testing.assert_allclose(result.next_value, 2.0 if n > 1 else np.inf, rtol=5e-2)
     assert Status(int(result.status)) is Status.CONVERGED
