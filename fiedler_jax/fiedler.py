@@ -83,8 +83,8 @@ def fiedler_pair(
         >>> import jax.numpy as jnp, fiedler_jax as fj
         >>> cycle = jnp.roll(jnp.eye(6), 1, axis=0) + jnp.roll(jnp.eye(6), -1, axis=0)
         >>> pair = fj.fiedler_pair(fj.laplacian_from_adjacency(cycle))
-        >>> print(f"{pair.value:.4f}, gap {pair.next_value - pair.value:.4f}, {pair.converged}")
-        1.0000, gap 0.0000, True
+        >>> print(f"{pair.value:.4f}, then {pair.next_value:.4f}, {pair.converged}")
+        1.0000, then 1.0000, True
     """
     result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated)
     vector = result.vectors[0]

@@ -95,6 +95,22 @@ def test_a_small_quadratic_form_keeps_its_relative_accuracy(normalized: bool) ->
     np.testing.assert_allclose(lap.quadratic_form(jnp.asarray(x, jnp.float32)), 4e-7, rtol=1e-6)
 
 
+@BOTH
+def test_a_localized_vector_on_a_wide_input_keeps_its_accuracy(normalized: bool) -> None:
+    """A running float32 sum would lose the million tiny terms that come after the few large ones."""
+    kernels = [k.astype("float32") for k in reference.random_kernels((20531, 50, 5))]
+    lap = network(kernels, normalized)
+    x = np.full(20586, 3e-5)
+    x[7] = 1
+    first, second = (np.abs(k.astype("float64")) for k in kernels)
+    degrees = np.concatenate([first.sum(axis=1), first.sum(axis=0) + second.sum(axis=1), second.sum(axis=0)])
+    y = x.astype("float32").astype("float64") / (np.sqrt(degrees) if normalized else 1)
+    a, b, c = np.split(y, [20531, 20581])
+    expected = np.sum(first * (a[:, None] - b) ** 2) + np.sum(second * (b[:, None] - c) ** 2)
+    form = jax.jit(lambda v: lap.quadratic_form(v))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(form, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
 @BOTH
 def test_narrow_parameters_compute_in_float32(normalized: bool, narrow: str) -> None:
@@ -108,6 +124,23 @@ def test_narrow_parameters_compute_in_float32(normalized: bool, narrow: str) -> 
     np.testing.assert_allclose(lap.to_dense(), expected, atol=1e-6)
     gradient = jax.grad(lambda p: fj.laplacian(graph, p, normalized=normalized).quadratic_form(jnp.ones(15)))(params)
     assert gradient["Dense_0"]["kernel"].dtype == narrow
+
+
+@BOTH
+def test_float32_stays_float32_where_64_bits_are_enabled(normalized: bool, x64: None) -> None:
+    lap = network(reference.random_kernels((6, 5, 4)), normalized, "float32")
+    x = lap.null_vector
+    of_lap = [
+        lap.degrees,
+        lap.diagonal,
+        lap.upper_bound,
+        lap.inverse_root_degrees,
+        lap.matvec(x),
+        lap.quadratic_form(x),
+    ]
+    pair = fj.fiedler_pair(lap)
+    of_pair = [pair.value, pair.vector, pair.residual, pair.error, pair.next_value, pair.ipr, pair.floor]
+    assert {array.dtype for array in [x, *of_lap, *of_pair]} == {jnp.dtype("float32")}
 
 
 @BOTH

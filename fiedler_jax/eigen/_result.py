@@ -105,7 +105,9 @@ def assess(operator: SymmetricOperator, values: jax.Array, residuals: jax.Array,
     r = residuals[:-1]
     error = jnp.where(r < gap, r**2 / jnp.where(r < gap, gap, 1), r)
     known = (guard < absent_value(operator) / 2) | jnp.isinf(guard)
-    guarded = known & (residuals[-1] <= jnp.maximum(_GUARD_TOLERANCE * guard, floor))
+    # Where the guard's interval reaches below a target, an eigenvalue that was missed may hide in it.
+    clearance = guard - jnp.max(targets) * (1 - tol)
+    guarded = known & (residuals[-1] <= jnp.maximum(jnp.minimum(_GUARD_TOLERANCE * guard, clearance), floor))
     accurate = error <= tol * targets
     return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r <= floor)))
 
@@ -125,6 +127,8 @@ def conclude(
     iterations: jax.Array,
 ) -> EigenResult:
     """The result, with its status, from k targets and a guard: values and residuals (k + 1,), vectors (k, n)."""
+    length = jnp.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / jnp.where(length > 0, length, 1)
     exists = values < absent_value(operator) / 2
     values = jnp.where(exists, values, jnp.inf)
     residuals = jnp.where(exists, residuals, 0)
