@@ -222,7 +222,7 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
 def _check_settings(strength: Strength, refresh_every: Any, scale: str) -> None:
     if scale not in ("vertices", "unit"):
         raise HyperparameterError(f"scale must be 'vertices' or 'unit', not {scale!r}.")
-    if not isinstance(refresh_every, jax.Array) and (refresh_every != int(refresh_every) or refresh_every < 1):
+    if not isinstance(refresh_every, Tracer) and (refresh_every != int(refresh_every) or refresh_every < 1):
         raise HyperparameterError(f"refresh_every must be an integer of at least 1, not {refresh_every}.")
     first = strength(jnp.zeros((), jnp.int32)) if callable(strength) else strength
     if not isinstance(first, Tracer) and not np.isfinite(first):

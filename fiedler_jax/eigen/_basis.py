@@ -39,6 +39,15 @@ def orthonormalize(rows: jax.Array, basis: jax.Array, null_vector: jax.Array) ->
     return rows
 
 
+def start_basis(operator: SymmetricOperator, start: jax.Array, scattered: int = 1) -> jax.Array:
+    """Start rows and some scattered ones, orthonormal.
+
+    Scattered rows hold a part of every eigenvector, which given ones (exact eigenvectors, say) need not.
+    """
+    rows = jnp.concatenate([start, *(scattered_row(operator, salt)[None] for salt in range(scattered))])
+    return orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
+
+
 def rayleigh_ritz(operator: SymmetricOperator, projected: jax.Array, valid: jax.Array) -> RitzPairs:
     """Ritz pairs of ``H = V A Vᵀ`` (m, m); basis rows that are not valid come last, with the absent value."""
     # LAPACK may not return from a matrix with NaN, and its result would mean nothing.

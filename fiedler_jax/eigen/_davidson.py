@@ -6,10 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import RitzPairs, orthonormalize, rayleigh_ritz, residuals_of, scattered_row
+from fiedler_jax.eigen._basis import RitzPairs, orthonormalize, rayleigh_ritz, residuals_of, start_basis
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, assess, conclude, default_tolerance, is_finite
-from fiedler_jax.errors import HyperparameterError
+from fiedler_jax.eigen._result import EigenResult, assess, check_settings, conclude, default_tolerance, is_finite
 
 
 class _State(NamedTuple):
@@ -56,9 +55,7 @@ class Davidson:
     basis_size: int = 20
 
     def __post_init__(self) -> None:
-        check_settings(self.tol, self.max_iterations)
-        if self.basis_size < 8:
-            raise HyperparameterError(f"basis_size must be at least 8, not {self.basis_size}.")
+        check_settings(self.tol, self.max_iterations, self.basis_size)
 
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
         """The `num` smallest eigenpairs, from start rows (m, n), none of which need be accurate or independent."""
@@ -75,27 +72,18 @@ class Davidson:
             rows = orthonormalize(rows, state.basis, operator.null_vector)
             return _improve(operator, _extend(operator, state, rows), block, tol)
 
-        rows = jnp.concatenate([start, scattered_row(operator)[None]])
-        rows = orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
-        state = _improve(operator, _extend(operator, _empty(operator, size, block), rows), block, tol)
+        first = _extend(operator, _empty(operator, size, block), start_basis(operator, start))
+        state = _improve(operator, first, block, tol)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
         return conclude(
             operator,
             state.ritz.values[:block],
-            state.vectors[:num],
-            jnp.linalg.norm(state.residual_rows, axis=1),
+            state.vectors,
+            state.residual_rows,
             tol,
             state.matvecs,
             state.iterations,
         )
-
-
-def check_settings(tol: float | None, max_iterations: int) -> None:
-    """Raise HyperparameterError for a tolerance outside (0, 1) or a limit below 1."""
-    if tol is not None and not 0 < tol < 1:
-        raise HyperparameterError(f"tol must lie between 0 and 1, not {tol}.")
-    if max_iterations < 1:
-        raise HyperparameterError(f"max_iterations must be at least 1, not {max_iterations}.")
 
 
 def _empty(operator: SymmetricOperator, size: int, block: int) -> _State:

@@ -35,8 +35,8 @@ class Dense:
         return conclude(
             operator,
             values,
-            vectors[:num],
-            jnp.linalg.norm(rows, axis=1),
+            vectors,
+            rows,
             default_tolerance(None, dtype),
             jnp.asarray(n),
             jnp.asarray(1),

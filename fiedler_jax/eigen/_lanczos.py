@@ -6,11 +6,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row
-from fiedler_jax.eigen._davidson import check_settings
+from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row, start_basis
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, assess, conclude, default_tolerance, is_finite
-from fiedler_jax.errors import HyperparameterError
+from fiedler_jax.eigen._result import (
+    EigenResult,
+    absent_value,
+    assess,
+    check_settings,
+    conclude,
+    default_tolerance,
+    is_finite,
+)
 
 
 class _State(NamedTuple):
@@ -52,9 +58,7 @@ class Lanczos:
     basis_size: int = 24
 
     def __post_init__(self) -> None:
-        check_settings(self.tol, self.max_iterations)
-        if self.basis_size < 8:
-            raise HyperparameterError(f"basis_size must be at least 8, not {self.basis_size}.")
+        check_settings(self.tol, self.max_iterations, self.basis_size)
 
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
         """The `num` smallest eigenpairs, from the sum of the start rows (m, n) made orthonormal."""
@@ -76,14 +80,12 @@ class Lanczos:
             vectors = kept[:block] @ basis[:size]
             products = operator.matvec(vectors)
             rows = residuals_of(operator, ritz.values[:block], vectors, products)
-            found = assess(operator, ritz.values[:block], jnp.linalg.norm(rows, axis=1), tol)
+            # A breakdown goes on from a fresh direction, so only a basis of all there is has rows to spare.
+            found = assess(operator, ritz.values[:block], jnp.linalg.norm(rows, axis=1), tol, complete=True)
             # The Ritz vectors kept and the row to go on from make the next basis; its border is filled by `_step`.
             restarted = jnp.zeros_like(basis).at[: len(kept)].set(kept @ basis[:size]).at[len(kept)].set(basis[size])
-            restarted = jnp.where(
-                jnp.pad(ritz.values[: len(kept)], (0, size + 1 - len(kept)))[:, None] < 2 * operator.upper_bound + 1,
-                restarted,
-                0,
-            )
+            exists = jnp.pad(ritz.values[: len(kept)], (0, size + 1 - len(kept))) < absent_value(operator) / 2
+            restarted = jnp.where(exists[:, None], restarted, 0)
             return _State(
                 basis=restarted,
                 projected=jnp.diag(jnp.pad(ritz.values[: len(kept)], (0, size - len(kept)))),
@@ -96,8 +98,7 @@ class Lanczos:
                 done=found.accurate | found.resolved,
             )
 
-        rows = jnp.concatenate([start, scattered_row(operator)[None]])
-        rows = orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
+        rows = start_basis(operator, start)
         first = orthonormalize(jnp.sum(rows, axis=0)[None], jnp.zeros_like(rows[:1]), operator.null_vector)
         state = _State(
             basis=jnp.zeros((size + 1, n), dtype).at[0].set(first[0]),
@@ -114,8 +115,8 @@ class Lanczos:
         return conclude(
             operator,
             state.values,
-            state.vectors[:num],
-            jnp.linalg.norm(state.residual_rows, axis=1),
+            state.vectors,
+            state.residual_rows,
             tol,
             state.matvecs,
             state.iterations,

@@ -6,10 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row
-from fiedler_jax.eigen._davidson import check_settings
+from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, start_basis
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, absent_value, assess, conclude, default_tolerance, is_finite
+from fiedler_jax.eigen._result import (
+    EigenResult,
+    assess,
+    check_settings,
+    conclude,
+    default_tolerance,
+    is_finite,
+)
 
 
 class _State(NamedTuple):
@@ -49,15 +55,13 @@ class PowerIteration:
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
 
         def project(rows: jax.Array, iterations: jax.Array, matvecs: jax.Array) -> _State:
-            rows = orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
             products = operator.matvec(rows)
             ritz = rayleigh_ritz(operator, rows @ products.T, jnp.any(rows != 0, axis=1))
             mixing = ritz.coefficients[:, :block].T
             values, vectors = ritz.values[:block], mixing @ rows
             residual_rows = residuals_of(operator, values, vectors, mixing @ products)
             # More rows than pairs came in at first, so a pair that is absent does not exist.
-            present = jnp.where(values < absent_value(operator) / 2, values, jnp.inf)
-            found = assess(operator, present, jnp.linalg.norm(residual_rows, axis=1), tol)
+            found = assess(operator, values, jnp.linalg.norm(residual_rows, axis=1), tol, complete=True)
             done = found.accurate | found.resolved
             return _State(values, vectors, residual_rows, iterations + 1, matvecs + len(rows), done)
 
@@ -67,17 +71,17 @@ class PowerIteration:
         def step(state: _State) -> _State:
             # (bound - A) v from what is known: (bound - θ) v - (A v - θ v).
             rows = (operator.upper_bound - state.values)[:, None] * state.vectors - state.residual_rows
+            rows = orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
             return project(rows, state.iterations, state.matvecs)
 
         zero = jnp.zeros((), jnp.int32)
-        scattered = [scattered_row(operator, salt)[None] for salt in range(block)]
-        state = project(jnp.concatenate([start, *scattered]), zero, zero)
+        state = project(start_basis(operator, start, scattered=block), zero, zero)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
         return conclude(
             operator,
             state.values,
-            state.vectors[:num],
-            jnp.linalg.norm(state.residual_rows, axis=1),
+            state.vectors,
+            state.residual_rows,
             tol,
             state.matvecs,
             state.iterations,

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from fiedler_jax.eigen._operator import SymmetricOperator
+from fiedler_jax.errors import HyperparameterError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
 _FLOOR_FACTOR = 4.0
 
 # The guard only has to show where the next eigenvalue lies, so it may be far less accurate than the targets.
 _GUARD_TOLERANCE = 0.03
+
+_SMALLEST_BASIS = 8
 
 
 class Status(enum.IntEnum):
@@ -76,6 +79,16 @@ class Assessment(NamedTuple):
     resolved: jax.Array
 
 
+def check_settings(tol: float | None, max_iterations: int, basis_size: int | None = None) -> None:
+    """Raise HyperparameterError for settings of a solver that lie outside their range."""
+    if tol is not None and not 0 < tol < 1:
+        raise HyperparameterError(f"tol must lie between 0 and 1, not {tol}.")
+    if max_iterations < 1:
+        raise HyperparameterError(f"max_iterations must be at least 1, not {max_iterations}.")
+    if basis_size is not None and basis_size < _SMALLEST_BASIS:
+        raise HyperparameterError(f"basis_size must be at least {_SMALLEST_BASIS}, not {basis_size}.")
+
+
 def default_tolerance(tol: float | None, dtype: jnp.dtype) -> float:
     """The relative accuracy asked of the values: 1e-6 in float32, 1e-9 in float64, unless given."""
     return tol if tol is not None else (1e-9 if jnp.finfo(dtype).bits == 64 else 1e-6)
@@ -91,23 +104,28 @@ def absent_value(operator: SymmetricOperator) -> jax.Array:
     return 4 * operator.upper_bound + 1
 
 
-def assess(operator: SymmetricOperator, values: jax.Array, residuals: jax.Array, tol: float) -> Assessment:
+def assess(
+    operator: SymmetricOperator, values: jax.Array, residuals: jax.Array, tol: float, complete: bool = False
+) -> Assessment:
     """Whether k targets are accurate and a guard shows that none was missed.
 
     The error of a Ritz value is at most its residual r, and at most r²/gap where the rest of the spectrum keeps a
     distance `gap`. The guard, one Ritz pair above the targets, measures that gap; it also exposes false convergence,
     since a pair below the guard's value would have shown up as the guard once that has converged. A guard that the
-    basis does not hold yet shows nothing; one that does not exist at all is given as infinite.
+    basis does not hold yet shows nothing; if the basis is `complete`, one that it does not hold does not exist.
     """
     floor = accuracy_floor(operator)
+    absent = values >= absent_value(operator) / 2
+    values = jnp.where(absent, jnp.inf, values)
     targets, guard = values[:-1], values[-1]
     gap = jnp.clip(guard - residuals[-1] - targets, 0, operator.upper_bound)
     r = residuals[:-1]
     error = jnp.where(r < gap, r**2 / jnp.where(r < gap, gap, 1), r)
-    known = (guard < absent_value(operator) / 2) | jnp.isinf(guard)
     # Where the guard's interval reaches below a target, an eigenvalue that was missed may hide in it.
     clearance = guard - jnp.max(targets) * (1 - tol)
-    guarded = known & (residuals[-1] <= jnp.maximum(jnp.minimum(_GUARD_TOLERANCE * guard, clearance), floor))
+    guarded = (complete | ~absent[-1]) & (
+        residuals[-1] <= jnp.maximum(jnp.minimum(_GUARD_TOLERANCE * guard, clearance), floor)
+    )
     accurate = error <= tol * targets
     return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r <= floor)))
 
@@ -121,18 +139,19 @@ def conclude(
     operator: SymmetricOperator,
     values: jax.Array,
     vectors: jax.Array,
-    residuals: jax.Array,
+    residual_rows: jax.Array,
     tol: float,
     matvecs: jax.Array,
     iterations: jax.Array,
 ) -> EigenResult:
-    """The result, with its status, from k targets and a guard: values and residuals (k + 1,), vectors (k, n)."""
+    """The result, with its status, from k targets and a guard: values (k + 1,), vectors and residuals (k + 1, n)."""
+    residuals, vectors = jnp.linalg.norm(residual_rows, axis=1), vectors[:-1]
     length = jnp.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = vectors / jnp.where(length > 0, length, 1)
     exists = values < absent_value(operator) / 2
     values = jnp.where(exists, values, jnp.inf)
     residuals = jnp.where(exists, residuals, 0)
-    found = assess(operator, values, residuals, tol)
+    found = assess(operator, values, residuals, tol, complete=True)
     finite = is_finite(operator) & jnp.all(jnp.isfinite(vectors))
     enough = jnp.all(exists[:-1])
     status = jnp.select(
