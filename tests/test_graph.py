@@ -49,6 +49,7 @@ def test_linen_chain_of_twelve_layers_is_ordered_by_number() -> None:
     params = Mlp(widths).init(jax.random.key(0), jnp.ones((1, 5)))["params"]
     graph = fj.graph_from_params(params)
     assert [block.kernel for block in graph.blocks] == [f"Dense_{i}/kernel" for i in range(12)]
+    assert [leaf.path for leaf in graph.left_out] == [f"Dense_{i}/bias" for i in range(12)]
     assert [group.size for group in graph.groups] == [5, *widths]
     assert graph.num_vertices == 5 * 12 + 3
     assert graph.num_edges == 5 * 5 * 11 + 5 * 3
