@@ -60,6 +60,13 @@ class AdjacencyError(FiedlerError):
     """A matrix is not the adjacency of an undirected weighted graph: square, symmetric, nonnegative."""
 
 
+class VectorError(FiedlerError):
+    """A vector, or each of several rows, does not have one entry per vertex.
+
+    Vertices are numbered group by group, in the order of the graph's groups.
+    """
+
+
 class HyperparameterError(FiedlerError):
     """A setting of a solver or of a transformation lies outside its range."""
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fiedler_jax._paths import canonical_path, display
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator
+from fiedler_jax.errors import VectorError
 from fiedler_jax.graph import NetworkGraph, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, laplacian
 
@@ -68,7 +69,8 @@ def fiedler_pair(
 
     Args:
         lap: from `laplacian` or `laplacian_from_adjacency`.
-        init: a vector (n,) or rows (b, n) to start from, such as the Fiedler vector some steps ago.
+        init: a vector (n,) or rows (b, n) to start from, such as the Fiedler vector some steps ago. Entries that are
+            not finite count as zero.
         solver: `Davidson`, `Lanczos`, `PowerIteration` or `Dense`.
         ignore_isolated: leave out the vertices without edges. Otherwise one isolated vertex makes λ2 = 0.
 
@@ -76,6 +78,9 @@ def fiedler_pair(
         The pair. Look at `converged` (or `status`): under jit nothing is raised. The derivative of the value is that
         of the Rayleigh quotient with the vector held fixed (Hellmann–Feynman), exact for a simple λ2; other fields
         have none.
+
+    Raises:
+        VectorError: `init` does not have one entry per vertex.
 
     Source: M. Fiedler, "Algebraic connectivity of graphs", Czech. Math. J. 23 (1973).
 
@@ -86,6 +91,8 @@ def fiedler_pair(
         >>> print(f"{pair.value:.4f}, then {pair.next_value:.4f}, {pair.converged}")
         1.0000, then 1.0000, True
     """
+    if init is not None:
+        _check_vectors(init, lap.num_vertices)
     result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated)
     vector = result.vectors[0]
     return FiedlerPair(
@@ -143,6 +150,11 @@ def variational_penalty(graph: NetworkGraph, params: Any, vectors: jax.Array, *,
         vectors: one test vector (n,) or rows (b, n), such as ``fiedler_pair(...).vector``; held constant.
         normalized: which Laplacian.
 
+    Raises:
+        VectorError: a vector does not have one entry per vertex.
+        KernelMismatchError: the parameters do not fit the graph.
+        MaskedKernelError: `optax.masked` hides a kernel.
+
     Source: Tam & Dunson, ICML 2020, section 4.2.
 
     Example:
@@ -152,6 +164,7 @@ def variational_penalty(graph: NetworkGraph, params: Any, vectors: jax.Array, *,
         >>> print(fj.variational_penalty(graph, params, jnp.array([0.0, 1.0, 0.0]), normalized=False))
         1.0
     """
+    _check_vectors(vectors, graph.num_vertices)
     return jnp.sum(laplacian(graph, params, normalized=normalized).quadratic_form(jax.lax.stop_gradient(vectors)))
 
 
@@ -174,6 +187,11 @@ def l1_coefficients(
     Returns:
         A tree like `params`: arrays of the kernel's shape where the graph has edges, scalar zeros elsewhere.
 
+    Raises:
+        VectorError: a vector does not have one entry per vertex.
+        KernelMismatchError: the parameters do not fit the graph.
+        MaskedKernelError: `optax.masked` hides a kernel.
+
     Source: Tam & Dunson, ICML 2020, section 4.3.
 
     Example:
@@ -186,6 +204,7 @@ def l1_coefficients(
         >>> print(f"{sum(jax.tree.leaves(penalty)):.4f} {pair.value:.4f}")
         1.2679 1.2679
     """
+    _check_vectors(vectors, graph.num_vertices)
     lap = laplacian(graph, params, normalized=normalized)
     rows = jnp.atleast_2d(vectors)
     blocks = block_coefficients(graph, coefficient_rows(lap, rows), coefficient_values(lap, rows))
@@ -224,6 +243,14 @@ def block_coefficients(graph: NetworkGraph, rows: jax.Array, values: jax.Array) 
     )
 
 
+def _check_vectors(vectors: jax.Array, num_vertices: int) -> None:
+    shape = jnp.shape(vectors)
+    if len(shape) not in (1, 2) or shape[-1] != num_vertices:
+        raise VectorError(
+            f"Expected one vector ({num_vertices},) or rows (b, {num_vertices}), one entry a vertex, not shape {shape}."
+        )
+
+
 @functools.partial(jax.jit, static_argnames=("solver", "ignore_isolated"))
 def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolated: bool) -> EigenResult:
     operator = _operator(lap, ignore_isolated)
@@ -252,7 +279,8 @@ def _start_rows(lap: Laplacian, init: jax.Array | None, support: jax.Array) -> j
     if lap.normalized:
         indicators = indicators * jnp.sqrt(lap.degrees)
     if init is not None:
-        indicators = jnp.concatenate([jnp.atleast_2d(init).astype(lap.dtype), indicators])
+        given = jnp.atleast_2d(init).astype(lap.dtype)
+        indicators = jnp.concatenate([jnp.where(jnp.isfinite(given), given, 0), indicators])
     return jnp.where(support, indicators, 0)
 
 

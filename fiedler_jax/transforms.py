@@ -105,8 +105,9 @@ def add_fiedler_penalty(
 
     Returns:
         A transformation to put before the optimizer's scaling, as in ``optax.chain(add_fiedler_penalty(...),
-        optax.sgd(...))``; read its quantities with `fiedler_metrics`. Under `jax.vmap` over the state every member
-        solves at every update; map over what does not change the count, or use ``refresh_every=1``.
+        optax.sgd(...))``; read its quantities with `fiedler_metrics`. Under `jax.vmap` every member solves at
+        every update, whatever `refresh_every`, unless the state's `count` is left unmapped (``in_axes`` and
+        ``out_axes`` None for it).
 
     Raises:
         HyperparameterError: a setting out of range, such as a strength (or a schedule's first value) that is NaN.
@@ -257,15 +258,15 @@ def _refreshed_state(
     vectors = pair.vector[None]
     rows, values = coefficient_rows(lap, vectors), coefficient_values(lap, vectors)
     total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
-    new = old._replace(
-        vectors=rows,
-        value=pair.value,
-        residual=pair.residual,
-        ipr=pair.ipr,
-        mean_coefficient=factor * total / graph.num_edges,
-    )
-    kept = jax.tree.map(lambda a, b: jnp.where(pair.usable, a, b).astype(b.dtype), new, old)
-    return kept._replace(status=pair.status)
+    found = {
+        "vectors": rows,
+        "value": pair.value,
+        "residual": pair.residual,
+        "ipr": pair.ipr,
+        "mean_coefficient": factor * total / graph.num_edges,
+    }
+    kept = {name: jnp.where(pair.usable, new, getattr(old, name)) for name, new in found.items()}
+    return old._replace(**kept, status=pair.status)
 
 
 def _add_to_kernels(

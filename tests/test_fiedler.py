@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fiedler_jax as fj
-from fiedler_jax import Status, eigen
+from fiedler_jax import Status, eigen, errors
 
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 SOLVERS = [fj.Davidson(), fj.Lanczos(), fj.PowerIteration(), fj.Dense()]
@@ -292,6 +292,27 @@ def test_vmap_over_networks(normalized: bool) -> None:
     for seed, value in enumerate(values):
         adjacency = reference.chain_adjacency(reference.random_kernels((20, 10, 5), seed=seed))
         np.testing.assert_allclose(value, reference.spectrum(adjacency, normalized)[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (34,), (36,), (1, 34), (1, 1, 35)])
+def test_vectors_of_another_shape_are_errors(shape: tuple[int, ...]) -> None:
+    params = reference.chain_params(reference.random_kernels((20, 10, 5)))
+    graph, bad = fj.graph_from_params(params), jnp.ones(shape)
+    for call in (
+        lambda: fj.fiedler_pair(fj.laplacian(graph, params), bad),
+        lambda: fj.variational_penalty(graph, params, bad),
+        lambda: fj.l1_coefficients(graph, params, bad),
+    ):
+        with pytest.raises(errors.VectorError, match=r"one vector \(35,\)"):
+            call()
+
+
+def test_a_start_that_is_not_finite_does_no_harm() -> None:
+    params = reference.chain_params(reference.random_kernels((20, 10, 5)))
+    graph = fj.graph_from_params(params)
+    pair = solve(graph, params, True, jnp.full(35, jnp.nan))
+    assert bool(pair.converged)
+    np.testing.assert_allclose(pair.value, solve(graph, params, True).value, rtol=1e-5)
 
 
 def test_many_groups_of_units_do_not_outgrow_the_basis() -> None:

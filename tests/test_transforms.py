@@ -331,6 +331,17 @@ def test_vmap_over_members_gives_each_its_own() -> None:
         assert_trees_close(jax.tree.map(lambda u, i=i: u[i], updates), expected, atol=1e-4)
 
 
+def test_vmap_with_an_unmapped_count_keeps_the_choice_to_refresh() -> None:
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[network(seed=s) for s in range(2)])
+    axes = fj.FiedlerPenaltyState(None, *[0] * (len(fj.FiedlerPenaltyState._fields) - 1))
+    state = jax.vmap(SHARED.init, out_axes=axes)(stacked)
+    for given, branches in ((0, False), (axes, True)):
+        one = state if branches else state._replace(count=jnp.zeros(2, jnp.int32))
+        update = jax.vmap(SHARED.update, in_axes=(0, given, 0), out_axes=(0, given))
+        jaxpr = jax.make_jaxpr(update)(zeros(stacked), one, stacked)
+        assert ("cond" in {str(equation.primitive) for equation in jaxpr.eqns}) == branches
+
+
 def test_metrics_say_what_they_mean() -> None:
     params = network()
     tx = optax.chain(fj.add_fiedler_penalty(-0.2, GRAPH), optax.adam(1e-3))
