@@ -10,7 +10,7 @@ import fiedler_jax
 
 PACKAGE = Path(fiedler_jax.__file__).parent
 
-# Each room with the floor it stands on; rooms of one floor may use one another only as listed.
+# Each room with the floor it stands on; rooms of one floor do not know one another.
 FLOORS = {
     "errors": 0,
     "_paths": 1,
