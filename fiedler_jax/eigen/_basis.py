@@ -11,6 +11,9 @@ from fiedler_jax.eigen._result import absent_value
 # A row that keeps less than this many eps of its length after projection is rounding noise, not a direction.
 _NOISE_FACTOR = 32.0
 
+# Each pass multiplies what is left of the basis in the rows by about eps over the share of them that was new.
+_MOST_PASSES = 5
+
 
 class RitzPairs(NamedTuple):
     """Eigenvalues of the projected operator, ascending, and their coefficient columns."""
@@ -19,33 +22,41 @@ class RitzPairs(NamedTuple):
     coefficients: jax.Array
 
 
-def orthonormalize(rows: jax.Array, basis: jax.Array, null_vector: jax.Array) -> jax.Array:
-    """Rows (b, n) made orthonormal, and orthogonal to a basis (m, n) and to the null vector; dependent ones zero.
+def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
+    """Rows (b, n) made orthonormal, and orthogonal to a basis (m, n); dependent ones zero.
 
-    Twice: projection, then the singular value decomposition of the rows through their Gram matrix (as in
-    Stathopoulos & Wu, "A block orthogonalization procedure with constant synchronization requirements", 2002),
-    which finds dependent directions whatever their order.
+    Each pass projects, then decomposes the rows through their Gram matrix (Stathopoulos & Wu, "A block
+    orthogonalization procedure with constant synchronization requirements", 2002), which finds dependent directions
+    whatever their order. Passes are repeated until one finds the rows orthonormal already.
     """
     noise = _NOISE_FACTOR * jnp.finfo(rows.dtype).eps
-    for _ in range(2):
-        before = jnp.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows - (rows @ null_vector)[:, None] * null_vector - (rows @ basis.T) @ basis
-        after = jnp.linalg.norm(rows, axis=1, keepdims=True)
-        keep = after > noise * before
-        rows = jnp.where(keep, rows / jnp.where(keep, after, 1), 0)
-        weights, mixing = jnp.linalg.eigh(rows @ rows.T)
+
+    def unsettled(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, count, settled = carry
+        return (count < _MOST_PASSES) & ~settled
+
+    def once(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rows, count, _ = carry
+        rest = rows - (rows @ basis.T) @ basis
+        gram = rest @ rest.T
+        squared = jnp.diagonal(gram)
+        inverse = jnp.where(squared > noise**2, jax.lax.rsqrt(squared), 0)
+        weights, mixing = jnp.linalg.eigh(gram * inverse * inverse[:, None], symmetrize_input=False)
         keep = weights > noise * len(rows)
-        rows = (mixing * jnp.where(keep, jax.lax.rsqrt(jnp.where(keep, weights, 1)), 0)).T @ rows
+        scale = jnp.where(keep, jax.lax.rsqrt(weights), 0)
+        # Where hardly anything was taken away, rounding was not amplified either.
+        settled = jnp.all((weights > 0.5) | (weights == 0)) & jnp.all((squared > 0.5) | (squared == 0))
+        return (mixing * scale).T * inverse @ rest, count + 1, settled
+
+    length = jnp.sqrt(jnp.sum(rows**2, axis=1, keepdims=True))
+    start = rows * jnp.where(length > 0, 1 / length, 0)
+    rows, _, _ = jax.lax.while_loop(unsettled, once, (start, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
     return rows
 
 
-def start_basis(operator: SymmetricOperator, start: jax.Array, scattered: int = 1) -> jax.Array:
-    """Start rows and some scattered ones, orthonormal.
-
-    Scattered rows hold a part of every eigenvector, which given ones (exact eigenvectors, say) need not.
-    """
-    rows = jnp.concatenate([start, *(scattered_row(operator, salt)[None] for salt in range(scattered))])
-    return orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
+def start_basis(operator: SymmetricOperator, start: jax.Array, scattered: jax.Array) -> jax.Array:
+    """Start rows and scattered ones, orthonormal."""
+    return orthonormalize(jnp.concatenate([start, scattered]), operator.null_vector[None])
 
 
 def rayleigh_ritz(operator: SymmetricOperator, projected: jax.Array, valid: jax.Array) -> RitzPairs:
@@ -62,13 +73,26 @@ def residuals_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Ar
     return jnp.where(exists[:, None], products - values[:, None] * vectors, 0)
 
 
+def lengths(rows: jax.Array) -> jax.Array:
+    """The Euclidean length of each row."""
+    return jnp.sqrt(jnp.sum(rows**2, axis=1))
+
+
+def scattered_rows(operator: SymmetricOperator, count: int) -> jax.Array:
+    """Fixed rows (count, n) that hold a part of every eigenvector, which given ones (exact eigenvectors, say) need not.
+
+    To find all copies of a multiple eigenvalue takes as many.
+    """
+    return jnp.stack([scattered_row(operator, salt) for salt in range(count)])
+
+
 def scattered_row(operator: SymmetricOperator, salt: int | jax.Array = 0) -> jax.Array:
-    """A fixed row of pseudo-random numbers in (-1/2, 1/2) on the operator's support.
+    """A fixed row of pseudo-random numbers in [-1/2, 1/2) on the operator's support.
 
     An integer hash rather than `jax.random`: it needs no key and compiles to a handful of operations.
     """
     n = operator.diagonal.shape[0]
-    bits = (jnp.arange(n, dtype=jnp.uint32) + jnp.asarray(salt, jnp.uint32) * 7919) * jnp.uint32(2654435769)
+    bits = (jnp.arange(n, dtype=jnp.uint32) + jnp.asarray(salt, jnp.uint32) * 7919 + 1) * jnp.uint32(2654435769)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(2246822519)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(3266489917)
     bits = bits ^ (bits >> 16)

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import residuals_of
+from fiedler_jax.eigen._basis import lengths, residuals_of
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, absent_value, conclude, default_tolerance
+from fiedler_jax.eigen._result import EigenResult, RitzReport, absent_value, conclude, default_tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +31,6 @@ class Dense:
         values, columns = jnp.linalg.eigh(jnp.where(jnp.isfinite(shifted), shifted, 0))
         values = jnp.pad(values[: num + 1], (0, max(0, num + 1 - n)), constant_values=jnp.inf)
         vectors = jnp.pad(columns.T[: num + 1], ((0, max(0, num + 1 - n)), (0, 0)))
-        rows = residuals_of(operator, values, vectors, vectors @ matrix)
-        return conclude(
-            operator,
-            values,
-            vectors,
-            rows,
-            default_tolerance(None, dtype),
-            jnp.asarray(n),
-            jnp.asarray(1),
-        )
+        residuals = lengths(residuals_of(operator, values, vectors, vectors @ matrix))
+        report = RitzReport(values, residuals, residuals)
+        return conclude(operator, report, vectors[:num], default_tolerance(None, dtype), jnp.asarray(n), jnp.asarray(1))

@@ -6,11 +6,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row, start_basis
+from fiedler_jax.eigen._basis import (
+    lengths,
+    orthonormalize,
+    rayleigh_ritz,
+    residuals_of,
+    scattered_row,
+    scattered_rows,
+    start_basis,
+)
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     EigenResult,
+    RitzReport,
     absent_value,
+    accuracy_floor,
     assess,
     check_settings,
     conclude,
@@ -25,9 +35,8 @@ class _State(NamedTuple):
     basis: jax.Array
     projected: jax.Array
     size: jax.Array
-    values: jax.Array
-    vectors: jax.Array
-    residual_rows: jax.Array
+    report: RitzReport
+    found: jax.Array
     iterations: jax.Array
     matvecs: jax.Array
     done: jax.Array
@@ -37,7 +46,8 @@ class _State(NamedTuple):
 class Lanczos:
     """Thick-restart Lanczos, one product at a time, every new row made orthogonal to all others.
 
-    Where the recurrence breaks down (an invariant subspace is found) it goes on from a fresh direction.
+    Where the recurrence breaks down (an invariant subspace is found) it goes on from a fresh direction. One start
+    shows one copy of a multiple eigenvalue, so what was found is looked for once more from a fresh direction.
 
     Attributes:
         tol: relative accuracy asked of the values; by default 1e-6 in float32 and 1e-9 in float64.
@@ -64,6 +74,7 @@ class Lanczos:
         """The `num` smallest eigenpairs, from the sum of the start rows (m, n) made orthonormal."""
         block = num + 1
         size = max(self.basis_size, 4 * block)
+        count = size // 3
         n, dtype = len(operator.diagonal), operator.diagonal.dtype
         tol = default_tolerance(self.tol, dtype)
 
@@ -76,51 +87,49 @@ class Lanczos:
             )
             valid = jnp.any(basis[:size] != 0, axis=1)
             ritz = rayleigh_ritz(operator, projected, valid)
-            kept = ritz.coefficients[:, : size // 3].T
-            vectors = kept[:block] @ basis[:size]
-            products = operator.matvec(vectors)
-            rows = residuals_of(operator, ritz.values[:block], vectors, products)
+            exists = ritz.values[:count] < absent_value(operator) / 2
+            kept = jnp.where(exists[:, None], ritz.coefficients[:, :count].T @ basis[:size], 0)
+            rows = residuals_of(operator, ritz.values[:block], kept[:block], operator.matvec(kept[:block]))
+            report = RitzReport(ritz.values[:block], lengths(rows), lengths(rows))
             # A breakdown goes on from a fresh direction, so only a basis of all there is has rows to spare.
-            found = assess(operator, ritz.values[:block], jnp.linalg.norm(rows, axis=1), tol, complete=True)
+            assessed = assess(operator, report, num, tol, complete=True)
+            found = assessed.accurate | assessed.resolved
+            change = jnp.abs(report.values[:num] - state.report.values[:num])
+            same = jnp.all(change <= jnp.maximum(tol * report.values[:num], accuracy_floor(operator)))
             # The Ritz vectors kept and the row to go on from make the next basis; its border is filled by `_step`.
-            restarted = jnp.zeros_like(basis).at[: len(kept)].set(kept @ basis[:size]).at[len(kept)].set(basis[size])
-            exists = jnp.pad(ritz.values[: len(kept)], (0, size + 1 - len(kept))) < absent_value(operator) / 2
-            restarted = jnp.where(exists[:, None], restarted, 0)
+            fresh = orthonormalize(
+                scattered_row(operator, size + state.iterations)[None], _with_null_vector(operator, kept)
+            )
+            following = jnp.where(found, fresh[0], basis[size])
             return _State(
-                basis=restarted,
-                projected=jnp.diag(jnp.pad(ritz.values[: len(kept)], (0, size - len(kept)))),
-                size=jnp.asarray(len(kept), jnp.int32),
-                values=ritz.values[:block],
-                vectors=vectors,
-                residual_rows=rows,
+                basis=jnp.zeros_like(basis).at[:count].set(kept).at[count].set(following),
+                projected=jnp.diag(jnp.pad(ritz.values[:count], (0, size - count))),
+                size=jnp.asarray(count, jnp.int32),
+                report=report,
+                found=found,
                 iterations=state.iterations + 1,
                 matvecs=state.matvecs + (size - state.size) + block,
-                done=found.accurate | found.resolved,
+                done=found & state.found & same,
             )
 
-        rows = start_basis(operator, start)
-        first = orthonormalize(jnp.sum(rows, axis=0)[None], jnp.zeros_like(rows[:1]), operator.null_vector)
+        rows = start_basis(operator, start, scattered_rows(operator, 1))
+        first = orthonormalize(jnp.sum(rows, axis=0)[None], operator.null_vector[None])
         state = _State(
             basis=jnp.zeros((size + 1, n), dtype).at[0].set(first[0]),
             projected=jnp.zeros((size, size), dtype),
             size=jnp.zeros((), jnp.int32),
-            values=jnp.zeros(block, dtype),
-            vectors=jnp.zeros((block, n), dtype),
-            residual_rows=jnp.zeros((block, n), dtype),
+            report=RitzReport(*(jnp.zeros(length, dtype) for length in (block, block, block))),
+            found=jnp.zeros((), bool),
             iterations=jnp.zeros((), jnp.int32),
             matvecs=jnp.zeros((), jnp.int32),
             done=~is_finite(operator),
         )
         state = jax.lax.while_loop(unfinished, cycle, state)
-        return conclude(
-            operator,
-            state.values,
-            state.vectors,
-            state.residual_rows,
-            tol,
-            state.matvecs,
-            state.iterations,
-        )
+        return conclude(operator, state.report, state.basis[:num], tol, state.matvecs, state.iterations)
+
+
+def _with_null_vector(operator: SymmetricOperator, basis: jax.Array) -> jax.Array:
+    return jnp.concatenate([operator.null_vector[None], basis])
 
 
 def _step(
@@ -135,6 +144,6 @@ def _step(
     noise = 8 * jnp.finfo(basis.dtype).eps * operator.upper_bound
     fresh = scattered_row(operator, j + 1)
     rest = jnp.where(jnp.linalg.norm(rest) > noise, rest, fresh)
-    following = orthonormalize(rest[None], basis, operator.null_vector)[0]
+    following = orthonormalize(rest[None], _with_null_vector(operator, basis))[0]
     column = coefficients[:size]
     return basis.at[j + 1].set(following), projected.at[j].set(column).at[:, j].set(column)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, start_basis
+from fiedler_jax.eigen._basis import lengths, orthonormalize, rayleigh_ritz, residuals_of, scattered_rows, start_basis
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     EigenResult,
+    RitzReport,
     assess,
     check_settings,
     conclude,
@@ -19,7 +20,7 @@ from fiedler_jax.eigen._result import (
 
 
 class _State(NamedTuple):
-    values: jax.Array
+    report: RitzReport
     vectors: jax.Array
     residual_rows: jax.Array
     iterations: jax.Array
@@ -61,28 +62,21 @@ class PowerIteration:
             values, vectors = ritz.values[:block], mixing @ rows
             residual_rows = residuals_of(operator, values, vectors, mixing @ products)
             # More rows than pairs came in at first, so a pair that is absent does not exist.
-            found = assess(operator, values, jnp.linalg.norm(residual_rows, axis=1), tol, complete=True)
+            report = RitzReport(values, lengths(residual_rows), lengths(residual_rows))
+            found = assess(operator, report, num, tol, complete=True)
             done = found.accurate | found.resolved
-            return _State(values, vectors, residual_rows, iterations + 1, matvecs + len(rows), done)
+            return _State(report, vectors, residual_rows, iterations + 1, matvecs + len(rows), done)
 
         def unfinished(state: _State) -> jax.Array:
             return ~state.done & (state.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
             # (bound - A) v from what is known: (bound - θ) v - (A v - θ v).
-            rows = (operator.upper_bound - state.values)[:, None] * state.vectors - state.residual_rows
-            rows = orthonormalize(rows, jnp.zeros_like(rows[:1]), operator.null_vector)
+            rows = (operator.upper_bound - state.report.values)[:, None] * state.vectors - state.residual_rows
+            rows = orthonormalize(rows, operator.null_vector[None])
             return project(rows, state.iterations, state.matvecs)
 
         zero = jnp.zeros((), jnp.int32)
-        state = project(start_basis(operator, start, scattered=block), zero, zero)
+        state = project(start_basis(operator, start, scattered_rows(operator, block)), zero, zero)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
-        return conclude(
-            operator,
-            state.values,
-            state.vectors,
-            state.residual_rows,
-            tol,
-            state.matvecs,
-            state.iterations,
-        )
+        return conclude(operator, state.report, state.vectors[:num], tol, state.matvecs, state.iterations)

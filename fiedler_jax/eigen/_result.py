@@ -10,7 +10,7 @@ from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.errors import HyperparameterError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
-_FLOOR_FACTOR = 4.0
+_FLOOR_FACTOR = 8.0
 
 # The guard only has to show where the next eigenvalue lies, so it may be far less accurate than the targets.
 _GUARD_TOLERANCE = 0.03
@@ -71,8 +71,22 @@ class Solver(Protocol):
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult: ...
 
 
+class RitzReport(NamedTuple):
+    """What an assessment needs of Ritz pairs, ascending: the k targets, a guard, and maybe more.
+
+    Attributes:
+        values: Ritz values, at least k + 1 of them; the absent value where there is none.
+        residuals: their residuals.
+        reach: how far below its value a pair may come when it is corrected; at most the residual.
+    """
+
+    values: jax.Array
+    residuals: jax.Array
+    reach: jax.Array
+
+
 class Assessment(NamedTuple):
-    """How accurate k + 1 Ritz pairs (k targets and a guard) are."""
+    """How accurate the targets of a `RitzReport` are, and whether one was missed."""
 
     error: jax.Array
     accurate: jax.Array
@@ -100,62 +114,62 @@ def accuracy_floor(operator: SymmetricOperator) -> jax.Array:
 
 
 def absent_value(operator: SymmetricOperator) -> jax.Array:
-    """What stands for the Ritz value of a direction that does not exist: more than any eigenvalue."""
-    return 4 * operator.upper_bound + 1
+    """What stands for the Ritz value of a direction that does not exist: more than any eigenvalue, of their scale."""
+    return jnp.where(operator.upper_bound > 0, 4 * operator.upper_bound, 1)
 
 
-def assess(
-    operator: SymmetricOperator, values: jax.Array, residuals: jax.Array, tol: float, complete: bool = False
-) -> Assessment:
-    """Whether k targets are accurate and a guard shows that none was missed.
+def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float, complete: bool = False) -> Assessment:
+    """Whether `num` targets are accurate and the pairs above them show that none was missed.
 
     The error of a Ritz value is at most its residual r, and at most r²/gap where the rest of the spectrum keeps a
-    distance `gap`. The guard, one Ritz pair above the targets, measures that gap; it also exposes false convergence,
-    since a pair below the guard's value would have shown up as the guard once that has converged. A guard that the
-    basis does not hold yet shows nothing; if the basis is `complete`, one that it does not hold does not exist.
+    distance `gap`; a residual below the rounding of one product is not known. The guard, the first pair above the
+    targets, measures the gap, so it must be known to a few per cent. As long as a pair may come down to a target, an
+    eigenvalue that was missed may hide in it. A guard that the basis does not hold yet shows nothing; if the basis
+    is `complete`, one that it does not hold does not exist.
     """
     floor = accuracy_floor(operator)
-    absent = values >= absent_value(operator) / 2
-    values = jnp.where(absent, jnp.inf, values)
-    targets, guard = values[:-1], values[-1]
-    gap = jnp.clip(guard - residuals[-1] - targets, 0, operator.upper_bound)
-    r = residuals[:-1]
-    error = jnp.where(r < gap, r**2 / jnp.where(r < gap, gap, 1), r)
-    # Where the guard's interval reaches below a target, an eigenvalue that was missed may hide in it.
-    clearance = guard - jnp.max(targets) * (1 - tol)
-    guarded = (complete | ~absent[-1]) & (
-        residuals[-1] <= jnp.maximum(jnp.minimum(_GUARD_TOLERANCE * guard, clearance), floor)
-    )
-    accurate = error <= tol * targets
-    return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r <= floor)))
+    absent = report.values >= absent_value(operator) / 2
+    values, r = jnp.where(absent, jnp.inf, report.values), report.residuals
+    targets, guard, highest = values[:num], values[num], jnp.max(values[:num]) * (1 - tol)
+    gap = jnp.clip(guard - r[num] - targets, 0, operator.upper_bound)
+    known = jnp.maximum(r[:num], floor / _FLOOR_FACTOR)
+    error = jnp.where(known < gap, known**2 / jnp.where(known < gap, gap, 1), known)
+    sharp = (r[num] <= floor) | (r[num] <= jnp.minimum(_GUARD_TOLERANCE * guard, guard - highest))
+    clear = (r <= floor) | (values - report.reach >= highest)
+    guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
+    # A value at the level of rounding has no digit that is right.
+    accurate = error <= tol * jnp.maximum(targets - floor, 0)
+    return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r[:num] <= floor)))
 
 
 def is_finite(operator: SymmetricOperator) -> jax.Array:
     """Whether the operator can be worked with; a NaN or infinite weight shows in the degrees, so in the diagonal."""
-    return jnp.isfinite(operator.upper_bound) & jnp.all(jnp.isfinite(operator.diagonal + operator.null_vector))
+    # Sums carry what is not finite along, and compile to less than a test of each element.
+    return jnp.isfinite(operator.upper_bound + operator.diagonal @ operator.null_vector)
 
 
 def conclude(
     operator: SymmetricOperator,
-    values: jax.Array,
+    report: RitzReport,
     vectors: jax.Array,
-    residual_rows: jax.Array,
     tol: float,
     matvecs: jax.Array,
     iterations: jax.Array,
+    complete: bool | jax.Array = True,
 ) -> EigenResult:
-    """The result, with its status, from k targets and a guard: values (k + 1,), vectors and residuals (k + 1, n)."""
-    residuals, vectors = jnp.linalg.norm(residual_rows, axis=1), vectors[:-1]
-    length = jnp.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = vectors / jnp.where(length > 0, length, 1)
-    exists = values < absent_value(operator) / 2
-    values = jnp.where(exists, values, jnp.inf)
-    residuals = jnp.where(exists, residuals, 0)
-    found = assess(operator, values, residuals, tol, complete=True)
-    finite = is_finite(operator) & jnp.all(jnp.isfinite(vectors))
-    enough = jnp.all(exists[:-1])
+    """The result, with its status, from a report and the targets' vectors (k, n).
+
+    Unless the basis is `complete`, or held enough to stand for all there is, nothing is called found.
+    """
+    num = len(vectors)
+    squared = jnp.sum(vectors**2, axis=1, keepdims=True)
+    vectors = vectors * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
+    found = assess(operator, report, num, tol, complete=True)
+    exists = report.values < absent_value(operator) / 2
+    finite = is_finite(operator) & jnp.isfinite(jnp.sum(squared))
+    enough = jnp.all(exists[:num])
     status = jnp.select(
-        [~finite, ~enough, found.accurate, found.resolved],
+        [~finite, ~enough, found.accurate & complete, found.resolved & complete],
         [Status.NOT_FINITE, Status.TOO_FEW_VERTICES, Status.CONVERGED, Status.ACCURACY_FLOOR],
         Status.ITERATION_LIMIT,
     ).astype(jnp.int32)
@@ -164,12 +178,12 @@ def conclude(
         return jnp.where(finite, jnp.where(enough, x, 0), jnp.nan).astype(x.dtype)
 
     return EigenResult(
-        values=settle(values[:-1]),
+        values=settle(report.values[:num]),
         vectors=settle(vectors),
-        residuals=settle(residuals[:-1]),
+        residuals=settle(report.residuals[:num]),
         error=settle(found.error),
-        next_value=values[-1],
-        next_residual=residuals[-1],
+        next_value=jnp.where(exists[num], report.values[num], jnp.inf),
+        next_residual=report.residuals[num],
         floor=accuracy_floor(operator),
         matvecs=jnp.asarray(matvecs, jnp.int32),
         iterations=jnp.asarray(iterations, jnp.int32),

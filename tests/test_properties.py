@@ -1,0 +1,355 @@
+"""Never wrong in silence: on random graphs and nets, a value is right to the stated accuracy, or its status says why.
+
+Also the building blocks of the solvers, on random input.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import fiedler_jax as fj
+from fiedler_jax import Status, eigen
+from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_row
+from fiedler_jax.eigen._lanczos import _step
+
+# One shape for all random graphs, so that each solve is compiled once; vertices without edges make the small ones.
+VERTICES = 24
+# The second net is deeper than it is wide, so that its groups of units bring many start rows.
+NETS = [(16, 12, 8, 4), (5,) * 7]
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+BOTH = pytest.mark.parametrize("normalized", [False, True])
+LANCZOS = fj.Lanczos(max_iterations=60)
+
+
+class Weights(NamedTuple):
+    """A random weighted graph: `parts` communities, joined by edges `bridge` times as heavy."""
+
+    seed: int
+    density: float
+    decades: int
+    parts: int
+    bridge: float
+    vertices: int
+
+    def adjacency(self) -> np.ndarray:
+        rng = np.random.default_rng(self.seed)
+        shape = (VERTICES, VERTICES)
+        weights = 10 ** -rng.uniform(0, self.decades, shape) * rng.uniform(0.1 if self.decades else 1, 1, shape)
+        part = rng.integers(self.parts, size=VERTICES)
+        weights = np.where(part[:, None] == part, weights, self.bridge * weights)
+        # In float32, a vertex whose degree is below 1e-19 counts as isolated.
+        weights = np.where(weights > 0, np.maximum(weights, 1e-17), 0) * (rng.random(shape) < self.density)
+        present = rng.permutation(VERTICES) < self.vertices
+        upper = np.triu(weights, 1) * present * present[:, None]
+        return upper + upper.T
+
+
+class Net(NamedTuple):
+    """A random layered net, some of its weights pruned."""
+
+    seed: int
+    sizes: tuple[int, ...]
+    kept: float
+    decades: int
+    bfloat16: bool
+
+    def kernels(self) -> reference.Kernels:
+        rng = np.random.default_rng(self.seed)
+        kernels = [k * 10 ** -rng.uniform(0, self.decades, k.shape) for k in reference.random_kernels(self.sizes)]
+        kernels = [np.where(rng.random(k.shape) < self.kept, k, 0) for k in kernels]
+        return [np.asarray(jnp.asarray(k, jnp.bfloat16), np.float64) for k in kernels] if self.bfloat16 else kernels
+
+
+class Warm(NamedTuple):
+    """A start: an eigenvector, a mixture of them, or nothing useful. A row of zeros is no start at all."""
+
+    kind: str
+    at: int
+
+    def row(self, laplacian: np.ndarray) -> np.ndarray:
+        n = len(laplacian)
+        if self.kind in ("zeros", "nan"):
+            return np.full((1, n), np.nan if self.kind == "nan" else 0.0)
+        columns = np.linalg.eigh(laplacian)[1]
+        at = self.at % n
+        return (columns[:, at] if self.kind == "eigenvector" else columns[:, at:] @ np.arange(1, n - at + 1))[None]
+
+
+weights_drawn = st.builds(
+    Weights,
+    seed=st.integers(0, 10_000),
+    density=st.sampled_from([1.0, 0.5, 0.2, 0.1, 0.05]),
+    decades=st.sampled_from([0, 3, 8, 16]),
+    parts=st.integers(1, 3),
+    bridge=st.sampled_from([1.0, 1e-3, 1e-8, 0.0]),
+    vertices=st.sampled_from([VERTICES, VERTICES - 2, 12, 3]),
+)
+nets_drawn = st.builds(
+    Net,
+    seed=st.integers(0, 10_000),
+    sizes=st.sampled_from(NETS),
+    kept=st.sampled_from([1.0, 0.3, 0.1, 0.01]),
+    decades=st.sampled_from([0, 3, 8, 16]),
+    bfloat16=st.booleans(),
+)
+warm_drawn = st.builds(
+    Warm, kind=st.sampled_from(["zeros", "nan", "eigenvector", "mixture"]), at=st.integers(0, VERTICES - 1)
+)
+
+
+@functools.partial(jax.jit, static_argnames=("normalized", "ignore_isolated", "solver"))
+def solve_graph(
+    adjacency: jax.Array, init: jax.Array, normalized: bool, ignore_isolated: bool, solver: eigen.Solver
+) -> fj.FiedlerPair:
+    lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
+    return fj.fiedler_pair(lap, init, solver=solver, ignore_isolated=ignore_isolated)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "normalized", "ignore_isolated", "solver"))
+def solve_net(
+    graph: fj.NetworkGraph,
+    params: Any,
+    init: jax.Array,
+    normalized: bool,
+    ignore_isolated: bool,
+    solver: eigen.Solver,
+) -> fj.FiedlerPair:
+    lap = fj.laplacian(graph, params, normalized=normalized)
+    return fj.fiedler_pair(lap, init, solver=solver, ignore_isolated=ignore_isolated)
+
+
+def solve(
+    drawn: Weights | Net, warm: Warm, normalized: bool, ignore_isolated: bool, dtype: str, solver: eigen.Solver
+) -> tuple[fj.FiedlerPair, np.ndarray]:
+    """The pair, and the adjacency in the dtype's precision that it is a pair of."""
+    adjacency = drawn.adjacency() if isinstance(drawn, Weights) else reference.chain_adjacency(drawn.kernels())
+    adjacency = adjacency.astype(dtype).astype("float64")
+    init = warm.row(reference.dense_laplacian(adjacency, normalized)).astype(dtype)
+    with jax.enable_x64(dtype == "float64"):
+        if isinstance(drawn, Weights):
+            pair = solve_graph(jnp.asarray(adjacency, dtype), init, normalized, ignore_isolated, solver)
+        else:
+            params = reference.chain_params(drawn.kernels(), dtype)
+            graph = fj.graph_from_params(params)
+            pair = solve_net(graph, params, init, normalized, ignore_isolated, solver)
+        return jax.device_get(pair), adjacency
+
+
+def assert_never_wrong_in_silence(
+    pair: fj.FiedlerPair, values: np.ndarray, dtype: str, max_iterations: int = fj.Davidson().max_iterations
+) -> None:
+    """The promise, given the spectrum of the graph (of its connected vertices if isolated ones are left out)."""
+    status = Status(int(pair.status))
+    if len(values) < 2:
+        assert status is Status.TOO_FEW_VERTICES
+        return
+    value, error, expected = float(pair.value), float(pair.error), float(values[1])
+    oracle = len(values) * np.finfo("float64").eps * float(values[-1])
+    rounding = 8 * float(np.finfo(dtype).eps) * value + oracle
+    assert value >= expected - rounding
+    if status is Status.CONVERGED:
+        assert value <= expected * (1 + (1e-6 if dtype == "float32" else 1e-9)) + rounding
+        assert value <= expected + error + rounding
+    elif status is Status.ACCURACY_FLOOR:
+        assert float(pair.residual) <= float(pair.floor)
+        assert value <= expected + error + float(pair.floor) + rounding
+    else:
+        assert status is Status.ITERATION_LIMIT
+        assert int(pair.iterations) > max_iterations
+
+
+def assert_the_vector_is_as_described(pair: fj.FiedlerPair, adjacency: np.ndarray, normalized: bool) -> None:
+    """Unit, orthogonal to the null vector, and with the residual that is stated, all to rounding."""
+    eps, vector = float(np.finfo(pair.vector.dtype).eps), pair.vector.astype("float64")
+    degrees = adjacency.sum(axis=1)
+    null = np.sqrt(degrees) if normalized else np.ones(len(degrees))
+    matrix = reference.dense_laplacian(adjacency, normalized)
+    bound = 2.0 if normalized else 2 * degrees.max()
+    assert abs(vector @ vector - 1) <= 16 * eps
+    assert abs(vector @ null) <= 16 * eps * np.linalg.norm(null)
+    rest = np.linalg.norm(matrix @ vector - float(pair.value) * vector)
+    assert abs(rest - float(pair.residual)) <= 16 * eps * bound
+
+
+def check(
+    drawn: Weights | Net,
+    warm: Warm,
+    normalized: bool,
+    ignore_isolated: bool,
+    dtype: str,
+    solver: fj.Davidson | fj.Lanczos = fj.Davidson(),
+) -> None:
+    pair, adjacency = solve(drawn, warm, normalized, ignore_isolated, dtype, solver)
+    if ignore_isolated:
+        connected = adjacency.sum(axis=1) > 0
+        assert np.all(pair.vector[~connected] == 0)
+        values = reference.spectrum(adjacency[connected][:, connected], normalized)
+    else:
+        values = reference.spectrum(adjacency, normalized)
+    assert_never_wrong_in_silence(pair, values, dtype, solver.max_iterations)
+    if len(values) > 1:
+        assert_the_vector_is_as_described(pair, adjacency, normalized)
+
+
+def both(few: int, many: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
+
+
+@both(50, 600)
+@BOTH
+@DTYPES
+def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(drawn=weights_drawn, warm=warm_drawn, ignore_isolated=st.booleans())
+    def property_(drawn: Weights, warm: Warm, ignore_isolated: bool) -> None:
+        check(drawn, warm, normalized, ignore_isolated, dtype)
+
+    property_()
+
+
+@both(50, 600)
+@BOTH
+@DTYPES
+def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(drawn=nets_drawn, warm=warm_drawn)
+    def property_(drawn: Net, warm: Warm) -> None:
+        check(drawn, warm, normalized, True, dtype)
+
+    property_()
+
+
+@both(15, 200)
+@BOTH
+@DTYPES
+def test_random_graphs_by_lanczos(dtype: str, normalized: bool, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(drawn=weights_drawn, warm=warm_drawn)
+    def property_(drawn: Weights, warm: Warm) -> None:
+        check(drawn, warm, normalized, True, dtype, LANCZOS)
+
+    property_()
+
+
+def random_rows(rng: np.random.Generator, count: int, rank: int, decades: float, n: int = 20) -> np.ndarray:
+    """Rows that span `rank` directions, of lengths and mutual angles over some decades."""
+    lengths = 10 ** -rng.uniform(0, decades, (count, 1))
+    mixing = rng.normal(size=(count, rank)) * 10 ** -rng.uniform(0, decades, rank)
+    return lengths * (mixing @ rng.normal(size=(rank, n)))
+
+
+compiled_orthonormalize = jax.jit(lambda rows, basis, null: orthonormalize(rows, jnp.concatenate([null[None], basis])))
+
+
+@DTYPES
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rank=st.integers(1, 4),
+    inside=st.sampled_from([0.0, 1e-12, 1e-5, 1e-3, 1.0]),
+    decades=st.sampled_from([0.0, 2.0, 8.0]),
+    held=st.integers(0, 18),
+)
+def test_orthonormalized_rows(dtype: str, seed: int, rank: int, inside: float, decades: float, held: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    null, basis = columns[:, 0], np.where(np.arange(18)[:, None] < held, columns.T[1:19], 0)
+    # All but a part `inside` of the rows lies in what they have to be orthogonal to.
+    rows = random_rows(rng, 4, rank, decades) * inside + rng.normal(size=(4, 19)) @ np.vstack([null, basis])
+    with jax.enable_x64(dtype == "float64"):
+        given_ = [jnp.asarray(x, dtype) for x in (rows, basis, null)]
+        result = np.asarray(compiled_orthonormalize(*given_), np.float64)
+    eps = float(np.finfo(dtype).eps)
+    gram, there = result @ result.T, np.any(result != 0, axis=1)
+    np.testing.assert_allclose(gram, np.diag(there.astype(float)), atol=128 * eps)
+    np.testing.assert_allclose(result @ np.vstack([null, basis]).T, 0, atol=128 * eps)
+    assert there.sum() <= 20 - 1 - held
+
+
+@DTYPES
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), rank=st.integers(0, 4))
+def test_orthonormalized_rows_span_what_was_given(dtype: str, seed: int, rank: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, 4, rank, 0) if rank else np.zeros((4, 20))
+    singular = np.linalg.svd(rows, compute_uv=False)
+    assume(rank == 0 or singular[rank - 1] > 0.1 * singular[0])
+    columns, _ = np.linalg.qr(rng.normal(size=(20, 4)))
+    null, basis = columns[:, 0], columns.T[1:]
+    with jax.enable_x64(dtype == "float64"):
+        result = np.asarray(compiled_orthonormalize(*(jnp.asarray(x, dtype) for x in (rows, basis, null))), np.float64)
+    outside = rows - rows @ columns @ columns.T
+    atol = 1e3 * float(np.finfo(dtype).eps) * float(1 + np.linalg.norm(rows))
+    np.testing.assert_allclose(outside - outside @ result.T @ result, 0, atol=atol)
+    assert np.any(result != 0, axis=1).sum() == rank
+
+
+@DTYPES
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), missing=st.sets(st.integers(0, 7), max_size=5))
+def test_rayleigh_ritz(dtype: str, seed: int, missing: set[int]) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = random_rows(rng, 20, 20, 0)
+    matrix = matrix @ matrix.T
+    columns, _ = np.linalg.qr(rng.normal(size=(20, 8)))
+    valid = np.array([i not in missing for i in range(8)])
+    basis = np.where(valid[:, None], columns.T, 0)
+    with jax.enable_x64(dtype == "float64"):
+        operator = eigen.operator_from_matrix(jnp.asarray(matrix, dtype))
+        ritz = rayleigh_ritz(operator, jnp.asarray(basis @ matrix @ basis.T, dtype), jnp.asarray(valid))
+        vectors = ritz.coefficients.T @ jnp.asarray(basis, dtype)
+        rows = np.asarray(residuals_of(operator, ritz.values, vectors, operator.matvec(vectors)), np.float64)
+    count, bound = int(valid.sum()), float(operator.upper_bound)
+    atol = 32 * float(np.finfo(dtype).eps) * bound
+    expected = np.linalg.eigvalsh(basis[valid] @ matrix @ basis[valid].T)
+    np.testing.assert_allclose(ritz.values[:count], expected, atol=atol)
+    assert np.all(np.asarray(ritz.values[count:]) > bound)
+    # Galerkin: what is left over is orthogonal to the basis, and nothing is left of a direction that is absent.
+    np.testing.assert_allclose(rows @ basis.T, 0, atol=atol)
+    assert np.all(rows[count:] == 0)
+
+
+@jax.jit
+def lanczos_steps(matrix: jax.Array, null: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+    operator = eigen.operator_from_matrix(matrix, null)
+    basis = jnp.zeros((11, len(matrix)), matrix.dtype).at[0].set(first)
+    projected = jnp.zeros((10, 10), matrix.dtype)
+    return jax.lax.fori_loop(0, 10, lambda j, carry: _step(operator, j, *carry), (basis, projected))
+
+
+@DTYPES
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), distinct=st.integers(2, 19), invariant=st.booleans())
+def test_lanczos_decomposition(dtype: str, seed: int, distinct: int, invariant: bool) -> None:
+    rng = np.random.default_rng(seed)
+    columns, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    values = np.concatenate([[0.0], 1 + np.arange(19) % distinct])
+    matrix = (columns * values) @ columns.T
+    # An exact eigenvector breaks the recurrence down at once.
+    first = columns[:, 5] if invariant else columns[:, 1:] @ np.full(19, 19**-0.5)
+    with jax.enable_x64(dtype == "float64"):
+        basis, projected = lanczos_steps(*(jnp.asarray(x, dtype) for x in (matrix, columns[:, 0], first)))
+    q, h = np.asarray(basis, np.float64), np.asarray(projected, np.float64)
+    atol = 64 * float(np.finfo(dtype).eps) * np.abs(matrix).sum(axis=1).max()
+    np.testing.assert_allclose(q @ q.T, np.eye(11), atol=atol)
+    np.testing.assert_allclose(q @ columns[:, 0], 0, atol=atol)
+    rest = q[:10] @ matrix - h @ q[:10]
+    np.testing.assert_allclose(rest[:9], 0, atol=atol)
+    np.testing.assert_allclose(rest[9] - (rest[9] @ q[10]) * q[10], 0, atol=atol)
+
+
+def test_scattered_rows_hold_a_part_of_every_coordinate_and_of_no_other_row(x64: None) -> None:
+    operator = eigen.operator_from_matrix(jnp.eye(400))
+    rows = np.stack([scattered_row(operator, salt) for salt in range(8)])
+    assert np.all(np.abs(rows) <= 0.5)
+    assert np.all(rows != 0)
+    cosines = np.corrcoef(rows) - np.eye(8)
+    assert np.abs(cosines).max() < 0.2
