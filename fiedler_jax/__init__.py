@@ -1,13 +1,25 @@
 """Spectral-gap (Fiedler) regularization of neural networks in JAX."""
 
 from fiedler_jax import eigen, errors
+from fiedler_jax.certificate import Bound, Bounds, Certificate, Count, Verdict, bounds, certify
 from fiedler_jax.eigen import Davidson, Dense, Lanczos, PowerIteration, Status
-from fiedler_jax.fiedler import FiedlerPair, fiedler_pair, fiedler_value, l1_coefficients, variational_penalty
+from fiedler_jax.fiedler import (
+    FiedlerPair,
+    fiedler_pair,
+    fiedler_value,
+    l1_coefficients,
+    laplacian_eigenpairs,
+    variational_penalty,
+)
 from fiedler_jax.graph import EdgeBlock, NetworkGraph, UnitGroup, edge_blocks, graph_from_edges, graph_from_params
 from fiedler_jax.laplacian import Laplacian, laplacian, laplacian_from_adjacency
 from fiedler_jax.transforms import FiedlerMetrics, FiedlerPenaltyState, add_fiedler_penalty, fiedler_metrics
 
 __all__ = [
+    "Bound",
+    "Bounds",
+    "Certificate",
+    "Count",
     "Davidson",
     "Dense",
     "EdgeBlock",
@@ -20,7 +32,10 @@ __all__ = [
     "PowerIteration",
     "Status",
     "UnitGroup",
+    "Verdict",
     "add_fiedler_penalty",
+    "bounds",
+    "certify",
     "edge_blocks",
     "eigen",
     "errors",
@@ -31,6 +46,7 @@ __all__ = [
     "graph_from_params",
     "l1_coefficients",
     "laplacian",
+    "laplacian_eigenpairs",
     "laplacian_from_adjacency",
     "variational_penalty",
 ]

@@ -67,8 +67,29 @@ class VectorError(FiedlerError):
     """
 
 
+class NoFiedlerValueError(FiedlerError):
+    """A graph has no second eigenvalue to speak of: fewer than two vertices, or edge weights that are not finite.
+
+    Look for the first parameter that is not finite, or count isolated vertices in with ``ignore_isolated=False``.
+    """
+
+
+class CertificateSizeError(FiedlerError):
+    """A graph leaves a matrix too large to factorize, since too many of its vertices are joined among one another.
+
+    Certify a smaller network of the same kind, or use `bounds`, which factorize nothing.
+    """
+
+
 class HyperparameterError(FiedlerError):
     """A setting of a solver or of a transformation lies outside its range."""
+
+
+class SolveFailedError(FiedlerError):
+    """A solve whose status was asked for gave nothing usable; the message says which status, and what to do.
+
+    Raised on the host only, by ``raise_if_failed``. Inside jit look at the status instead.
+    """
 
 
 class MissingParamsError(FiedlerError):

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from fiedler_jax._paths import canonical_path, display
-from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator
-from fiedler_jax.errors import VectorError
+from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
+from fiedler_jax.errors import HyperparameterError, VectorError
 from fiedler_jax.graph import NetworkGraph, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, laplacian
 
@@ -29,6 +30,7 @@ class FiedlerPair(NamedTuple):
         residual: ``|L v - λ2 v|``.
         error: estimated absolute error of the value: the residual, or its square over the gap to the next eigenvalue.
         next_value: estimate of λ3, infinite if there is none; ``next_value - value`` is the gap.
+        next_residual: the residual of that estimate.
         ipr: inverse participation ratio ``Σ v_i⁴``, from 1/n (spread out) to 1 (localized on one vertex).
         floor: the residual below which the dtype resolves nothing.
         matvecs: how many vectors were multiplied.
@@ -41,6 +43,7 @@ class FiedlerPair(NamedTuple):
     residual: jax.Array
     error: jax.Array
     next_value: jax.Array
+    next_residual: jax.Array
     ipr: jax.Array
     floor: jax.Array
     matvecs: jax.Array
@@ -55,7 +58,32 @@ class FiedlerPair(NamedTuple):
     @property
     def usable(self) -> jax.Array:
         """Whether the vector means something: converged, or as good as the dtype allows."""
-        return self.converged | (self.status == Status.ACCURACY_FLOOR)
+        return is_usable(self.status)
+
+    def raise_if_failed(self) -> None:
+        """Raise unless the pair is usable; outside jit, where a status can be looked at.
+
+        Raises:
+            SolveFailedError: any status but CONVERGED and ACCURACY_FLOOR, with what to do about it.
+
+        Example:
+            >>> import jax.numpy as jnp, fiedler_jax as fj
+            >>> fj.fiedler_pair(fj.laplacian_from_adjacency(1 - jnp.eye(5))).raise_if_failed()
+        """
+        raise_if_failed(self.status)
+
+    def __str__(self) -> str:
+        if isinstance(self.status, Tracer) or self.status.ndim:
+            return repr(self)
+        status, n = Status(int(self.status)), len(self.vector)
+        rows = [
+            ("λ2", f"{self.value:.8g} ± {self.error:.1e}"),
+            ("λ3", f"{self.next_value:.4g} ± {self.next_residual:.1e}"),
+            ("residual", f"{self.residual:.1e} (rounding: up to {self.floor:.1e})"),
+            ("IPR", f"{self.ipr:.4f} (one vertex: 1, an even spread over {n}: {1 / n:.4f})"),
+            ("work", f"{self.iterations} block products, {self.matvecs} vectors"),
+        ]
+        return "\n".join([f"Fiedler pair, {status.name}", *(f"  {name:<9}{text}" for name, text in rows)])
 
 
 def fiedler_pair(
@@ -91,16 +119,15 @@ def fiedler_pair(
         >>> print(f"{pair.value:.4f}, then {pair.next_value:.4f}, {pair.converged}")
         1.0000, then 1.0000, True
     """
-    if init is not None:
-        _check_vectors(init, lap.num_vertices)
-    result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated)
+    result = laplacian_eigenpairs(lap, 1, init, solver=solver, ignore_isolated=ignore_isolated)
     vector = result.vectors[0]
     return FiedlerPair(
-        value=lap.quadratic_form(vector),
+        value=result.values[0],
         vector=vector,
         residual=result.residuals[0],
         error=result.error[0],
         next_value=result.next_value,
+        next_residual=result.next_residual,
         ipr=jnp.sum(vector**4),
         floor=result.floor,
         matvecs=result.matvecs,
@@ -109,21 +136,69 @@ def fiedler_pair(
     )
 
 
+def laplacian_eigenpairs(
+    lap: Laplacian,
+    num_eigenvalues: int,
+    init: jax.Array | None = None,
+    *,
+    solver: Solver = Davidson(),
+    ignore_isolated: bool = False,
+) -> EigenResult:
+    """The k smallest eigenpairs of a graph besides the null vector's: λ2 to λ(k+1), copies of a multiple one included.
+
+    Args:
+        lap: from `laplacian` or `laplacian_from_adjacency`.
+        num_eigenvalues: k, a static integer.
+        init: as in `fiedler_pair`.
+        solver: as in `fiedler_pair`.
+        ignore_isolated: as in `fiedler_pair`.
+
+    Returns:
+        An `eigen.EigenResult`; its values (k,) are in the edge form and differentiable, each with its vector held
+        fixed. The sum of the values is differentiable also where some of them coincide, as long as λ(k+2) does not.
+        One status stands for all pairs.
+
+    Raises:
+        VectorError: `init` does not have one entry per vertex.
+        HyperparameterError: `num_eigenvalues` is not a positive integer.
+
+    Example:
+        >>> import jax.numpy as jnp, fiedler_jax as fj
+        >>> cycle = jnp.roll(jnp.eye(6), 1, axis=0) + jnp.roll(jnp.eye(6), -1, axis=0)
+        >>> print(fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(cycle), 3).values.round(4))
+        [1. 1. 3.]
+    """
+    check_num_eigenvalues(num_eigenvalues)
+    if init is not None:
+        _check_vectors(init, lap.num_vertices)
+    result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated, int(num_eigenvalues))
+    return result._replace(values=lap.quadratic_form(result.vectors))
+
+
+def check_num_eigenvalues(num_eigenvalues: int) -> None:
+    """Raise HyperparameterError unless it is a positive integer."""
+    if isinstance(num_eigenvalues, Tracer) or num_eigenvalues != int(num_eigenvalues) or num_eigenvalues < 1:
+        raise HyperparameterError(f"num_eigenvalues must be a static positive integer, not {num_eigenvalues}.")
+
+
 def fiedler_value(
     graph: NetworkGraph,
     params: Any,
     *,
     normalized: bool = True,
+    num_eigenvalues: int = 1,
     solver: Solver = Davidson(),
     ignore_isolated: bool = False,
 ) -> jax.Array:
-    """The Fiedler value λ2 of a network, a differentiable scalar for use inside a loss.
+    """The Fiedler value λ2 of a network, a differentiable scalar for use inside a loss; or the sum of λ2 to λ(k+1).
 
     Its derivative with respect to an edge weight is ``(v_i - v_j)²`` (combinatorial), or
     ``(y_i - y_j)² - λ2 (y_i² + y_j²)`` with ``y = D^-1/2 v`` (normalized). Each call solves from scratch; in a
-    training loop `add_fiedler_penalty` is faster.
+    training loop `add_fiedler_penalty` is faster. The sum of several eigenvalues (`num_eigenvalues`) keeps a derivative
+    after the graph has fallen apart once, and does not follow one localized vertex.
 
     Raises:
+        HyperparameterError: `num_eigenvalues` is not a positive integer.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.
 
@@ -138,7 +213,8 @@ def fiedler_value(
         (2, 2)
     """
     lap = laplacian(graph, params, normalized=normalized)
-    return fiedler_pair(lap, solver=solver, ignore_isolated=ignore_isolated).value
+    pairs = laplacian_eigenpairs(lap, num_eigenvalues, solver=solver, ignore_isolated=ignore_isolated)
+    return jnp.sum(pairs.values)
 
 
 def variational_penalty(graph: NetworkGraph, params: Any, vectors: jax.Array, *, normalized: bool = True) -> jax.Array:
@@ -251,10 +327,10 @@ def _check_vectors(vectors: jax.Array, num_vertices: int) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("solver", "ignore_isolated"))
-def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolated: bool) -> EigenResult:
+@functools.partial(jax.jit, static_argnames=("solver", "ignore_isolated", "num"))
+def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolated: bool, num: int) -> EigenResult:
     operator = _operator(lap, ignore_isolated)
-    return solver.solve(operator, _start_rows(lap, init, operator.support))
+    return solver.solve(operator, _start_rows(lap, init, operator.support), num)
 
 
 def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:

@@ -10,9 +10,15 @@ import optax
 from jax.core import Tracer
 
 from fiedler_jax._paths import canonical_path, display, is_masked
-from fiedler_jax.eigen import Davidson, Solver
+from fiedler_jax.eigen import Davidson, EigenResult, Solver, is_usable
 from fiedler_jax.errors import HyperparameterError, MissingParamsError, StateNotFoundError
-from fiedler_jax.fiedler import FiedlerPair, block_coefficients, coefficient_rows, coefficient_values, fiedler_pair
+from fiedler_jax.fiedler import (
+    block_coefficients,
+    check_num_eigenvalues,
+    coefficient_rows,
+    coefficient_values,
+    laplacian_eigenpairs,
+)
 from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves
 from fiedler_jax.laplacian import Laplacian, laplacian
 
@@ -28,12 +34,12 @@ class FiedlerPenaltyState(NamedTuple):
 
     Attributes:
         count: updates so far.
-        vectors: rows y (1, n) from which the edge coefficients are made: the Fiedler vector, times ``D^-1/2`` if
-            normalized.
-        value: the Fiedler value.
+        vectors: rows y (k, n) from which the edge coefficients are made: the eigenvectors of λ2 to λ(k+1), times
+            ``D^-1/2`` if normalized.
+        values: the eigenvalues λ2 to λ(k+1), shape (k,).
         residual: the residual of the Fiedler pair.
         ipr: inverse participation ratio of the Fiedler vector.
-        mean_coefficient: mean over the edges of ``|dλ2/d|W_ij||``, times the scale.
+        mean_coefficient: mean over the edges of ``|d(λ2 + … + λ(k+1))/d|W_ij||``, times the scale.
         strength: the strength used in the last update.
         status: `Status` of the last solve.
         skipped: updates left without a penalty, because the strength was not finite or no usable vector was found.
@@ -41,7 +47,7 @@ class FiedlerPenaltyState(NamedTuple):
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     vectors: jax.Array
-    value: jax.Array
+    values: jax.Array
     residual: jax.Array
     ipr: jax.Array
     mean_coefficient: jax.Array
@@ -58,7 +64,7 @@ class FiedlerMetrics(NamedTuple):
         ipr: inverse participation ratio of its vector, from 1/n (spread out) to 1 (one vertex).
         residual: the residual of the pair.
         l1_coefficient: the mean effective L1 coefficient, ``|strength| · scale · mean |dλ2/d|W_ij||``: the L1 strength
-            that would pull as hard on an average edge.
+            that would pull as hard on an average edge (with several eigenvalues, of their sum).
         status: `Status` of the last solve.
         skipped: updates left without a penalty.
         count: updates so far.
@@ -78,6 +84,7 @@ def add_fiedler_penalty(
     graph: NetworkGraph | None = None,
     *,
     normalized: bool = True,
+    num_eigenvalues: int = 1,
     refresh_every: int = 100,
     solver: Solver = Davidson(),
     scale: Scale = "vertices",
@@ -96,6 +103,8 @@ def add_fiedler_penalty(
             counted in the state's `skipped`.
         graph: what is connected to what; None reads a Dense chain off the parameters (`graph_from_params`).
         normalized: which Laplacian. The combinatorial one tends to localize on single inputs; see the state's `ipr`.
+        num_eigenvalues: k, to penalize λ2 + … + λ(k+1) instead of λ2 alone. That keeps acting after the graph has
+            fallen apart once, and does not follow one localized vertex.
         refresh_every: updates from one solve to the next.
         solver: any solver of `fiedler_jax.eigen`.
         scale: "vertices" multiplies by the number of vertices n, so that ``n (v_i - v_j)²`` is of order 1 and strength
@@ -127,6 +136,7 @@ def add_fiedler_penalty(
         0.8509
     """
     _check_settings(strength, refresh_every, scale)
+    check_num_eigenvalues(num_eigenvalues)
 
     def network(params: Any) -> NetworkGraph:
         return graph_from_params(params) if graph is None else graph
@@ -137,9 +147,9 @@ def add_fiedler_penalty(
     def init_fn(params: optax.Params) -> FiedlerPenaltyState:
         # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
         if not jax.tree.leaves(params, is_leaf=is_masked):
-            return _initial_state(graph.num_vertices if graph else 0, jnp.dtype(jnp.float32))
+            return _initial_state(graph.num_vertices if graph else 0, num_eigenvalues, jnp.dtype(jnp.float32))
         net = network(params)
-        return _initial_state(net.num_vertices, compute_dtype(kernel_leaves(net, params)))
+        return _initial_state(net.num_vertices, num_eigenvalues, compute_dtype(kernel_leaves(net, params)))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -154,8 +164,8 @@ def add_fiedler_penalty(
         def refreshed(state: FiedlerPenaltyState) -> FiedlerPenaltyState:
             lap = laplacian(net, params, normalized=normalized)
             init = _warm_start(lap, state.vectors)
-            pair = fiedler_pair(lap, init, solver=solver, ignore_isolated=ignore_isolated)
-            return _refreshed_state(net, lap, pair, factor(net), state)
+            pairs = laplacian_eigenpairs(lap, num_eigenvalues, init, solver=solver, ignore_isolated=ignore_isolated)
+            return _refreshed_state(net, lap, pairs, factor(net), state)
 
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
         params = jax.lax.stop_gradient(params)
@@ -164,11 +174,11 @@ def add_fiedler_penalty(
             state = refreshed(state)
         else:
             state = jax.lax.cond(due, refreshed, lambda same: same, state)
-        now = jnp.asarray(strength(state.count) if callable(strength) else strength, state.value.dtype)
+        now = jnp.asarray(strength(state.count) if callable(strength) else strength, state.values.dtype)
         # The inverse participation ratio of a vector is positive, so it is zero until one has been found.
         usable = jnp.isfinite(now) & (state.ipr > 0)
         weight = jnp.where(usable, now * factor(net), 0)
-        values = state.value[None] if normalized else jnp.zeros_like(state.value)[None]
+        values = state.values if normalized else jnp.zeros_like(state.values)
         coefficients = block_coefficients(net, state.vectors, values)
         updates = _add_to_kernels(updates, net, params, [weight * block for block in coefficients])
         return updates, state._replace(
@@ -210,7 +220,7 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
     # An nnx.Optimizer wraps each array in a Variable, whose only leaf it is.
     state = jax.tree.map(lambda field: jax.tree.leaves(field)[0], found[0], is_leaf=lambda n: n is not found[0])
     return FiedlerMetrics(
-        value=state.value,
+        value=state.values[0],
         ipr=state.ipr,
         residual=state.residual,
         l1_coefficient=jnp.abs(state.strength) * state.mean_coefficient,
@@ -231,12 +241,12 @@ def _check_settings(strength: Strength, refresh_every: Any, scale: str) -> None:
         raise HyperparameterError(f"{what} is {first}; it must be a finite number (a negative one is allowed).")
 
 
-def _initial_state(num_vertices: int, dtype: jnp.dtype) -> FiedlerPenaltyState:
+def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) -> FiedlerPenaltyState:
     # One array per field, since donating the state would give away a shared one twice.
     return FiedlerPenaltyState(
         count=jnp.zeros((), jnp.int32),
-        vectors=jnp.zeros((1, num_vertices), dtype),
-        value=jnp.zeros((), dtype),
+        vectors=jnp.zeros((num_eigenvalues, num_vertices), dtype),
+        values=jnp.zeros(num_eigenvalues, dtype),
         residual=jnp.zeros((), dtype),
         ipr=jnp.zeros((), dtype),
         mean_coefficient=jnp.zeros((), dtype),
@@ -252,21 +262,21 @@ def _warm_start(lap: Laplacian, rows: jax.Array) -> jax.Array:
 
 
 def _refreshed_state(
-    graph: NetworkGraph, lap: Laplacian, pair: FiedlerPair, factor: int, old: FiedlerPenaltyState
+    graph: NetworkGraph, lap: Laplacian, pairs: EigenResult, factor: int, old: FiedlerPenaltyState
 ) -> FiedlerPenaltyState:
-    """The state after a solve; one that gave no usable vector only changes the status."""
-    vectors = pair.vector[None]
-    rows, values = coefficient_rows(lap, vectors), coefficient_values(lap, vectors)
+    """The state after a solve; one that gave no usable vectors only changes the status."""
+    rows, values = coefficient_rows(lap, pairs.vectors), coefficient_values(lap, pairs.vectors)
     total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
     found = {
         "vectors": rows,
-        "value": pair.value,
-        "residual": pair.residual,
-        "ipr": pair.ipr,
+        "values": pairs.values,
+        "residual": pairs.residuals[0],
+        "ipr": jnp.sum(pairs.vectors[0] ** 4),
         "mean_coefficient": factor * total / graph.num_edges,
     }
-    kept = {name: jnp.where(pair.usable, new, getattr(old, name)) for name, new in found.items()}
-    return old._replace(**kept, status=pair.status)
+    usable = is_usable(pairs.status)
+    kept = {name: jnp.where(usable, new, getattr(old, name)) for name, new in found.items()}
+    return old._replace(**kept, status=pairs.status)
 
 
 def _add_to_kernels(

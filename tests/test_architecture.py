@@ -20,6 +20,7 @@ FLOORS = {
     "eigen": 4,
     "fiedler": 5,
     "transforms": 6,
+    "certificate": 6,
     "__init__": 7,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

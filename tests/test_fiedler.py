@@ -321,3 +321,80 @@ def test_many_groups_of_units_do_not_outgrow_the_basis() -> None:
     pair = solve(fj.graph_from_params(params), params, True)
     np.testing.assert_allclose(pair.value, reference.spectrum(reference.chain_adjacency(kernels), True)[1], rtol=1e-3)
     assert bool(pair.usable)
+
+
+@BOTH
+@pytest.mark.parametrize("k", [2, 4])
+def test_several_eigenpairs_and_the_gradient_of_their_sum(k: int, normalized: bool, x64: None) -> None:
+    kernels = reference.random_kernels((9, 6, 4), seed=1)
+    params = jax.tree.map(jnp.asarray, reference.chain_params(kernels, "float64"))
+    graph = fj.graph_from_params(params)
+    lap = fj.laplacian(graph, params, normalized=normalized)
+    values, columns = np.linalg.eigh(reference.dense_laplacian(reference.chain_adjacency(kernels), normalized))
+    pairs = fj.laplacian_eigenpairs(lap, k)
+    np.testing.assert_allclose(pairs.values, values[1 : k + 1], rtol=1e-9)
+    np.testing.assert_allclose(np.abs(pairs.vectors @ columns[:, 1 : k + 1]), np.eye(k), atol=1e-4)
+    total = functools.partial(fj.fiedler_value, graph, normalized=normalized, num_eigenvalues=k, solver=fj.Dense())
+    np.testing.assert_allclose(total(params), values[1 : k + 1].sum(), rtol=1e-12)
+    step, there = 1e-5, (1, 2)
+    ends = []
+    for sign in (1, -1):
+        moved = [kernel.copy() for kernel in kernels]
+        moved[0][there] += sign * step
+        ends.append(reference.spectrum(reference.chain_adjacency(moved), normalized)[1 : k + 1].sum())
+    np.testing.assert_allclose(
+        jax.grad(total)(params)["Dense_0"]["kernel"][there], (ends[0] - ends[1]) / (2 * step), atol=1e-6
+    )
+
+
+def test_several_eigenvalues_keep_pulling_after_a_disconnection(x64: None) -> None:
+    # Three complete graphs, two of them joined: λ2 is zero, λ3 is not.
+    adjacency = np.kron(np.eye(3), 1 - np.eye(4))
+    adjacency[0, 4] = adjacency[4, 0] = 0.1
+    lap = fj.laplacian_from_adjacency(adjacency)
+    values = fj.laplacian_eigenpairs(lap, 2).values
+    np.testing.assert_allclose(values, reference.spectrum(adjacency, False)[1:3], atol=1e-12)
+    assert values[1] > 0.01
+
+    def total(weight: jax.Array) -> jax.Array:
+        joined = jnp.asarray(adjacency).at[0, 4].set(weight).at[4, 0].set(weight)
+        return jnp.sum(fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(joined), 2).values)
+
+    assert jax.grad(total)(0.1) > 0.1
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5])
+def test_a_number_of_eigenvalues_out_of_range_is_an_error(bad: Any) -> None:
+    with pytest.raises(errors.HyperparameterError, match="num_eigenvalues"):
+        fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(1 - jnp.eye(5)), bad)
+    with pytest.raises(errors.HyperparameterError, match="num_eigenvalues"):
+        fj.add_fiedler_penalty(0.1, num_eigenvalues=bad)
+
+
+def test_a_pair_prints_as_a_table_and_raises_only_where_it_failed() -> None:
+    lap = fj.laplacian_from_adjacency(1 - jnp.eye(5))
+    pair = fj.fiedler_pair(lap)
+    text = str(pair)
+    assert text.startswith("Fiedler pair, CONVERGED")
+    for part in ("λ2       5 ±", "λ3       5 ±", "residual", "IPR", "block products"):
+        assert part in text
+    pair.raise_if_failed()
+    stacked = jax.vmap(fj.fiedler_pair)(jax.tree.map(lambda x: jnp.stack([x, x]), lap))
+    assert str(stacked).startswith("FiedlerPair(")
+    for status in (Status.ITERATION_LIMIT, Status.NOT_FINITE, Status.TOO_FEW_VERTICES):
+        with pytest.raises(errors.SolveFailedError, match=status.name):
+            pair._replace(status=jnp.asarray(status)).raise_if_failed()
+    pair._replace(status=jnp.asarray(Status.ACCURACY_FLOOR)).raise_if_failed()
+
+
+def test_a_traced_pair_prints_without_its_numbers() -> None:
+    texts = []
+
+    @jax.jit
+    def value(lap: fj.Laplacian) -> jax.Array:
+        pair = fj.fiedler_pair(lap)
+        texts.append(str(pair))
+        return pair.value
+
+    value(fj.laplacian_from_adjacency(1 - jnp.eye(5)))
+    assert texts[0].startswith("FiedlerPair(")

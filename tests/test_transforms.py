@@ -77,13 +77,13 @@ def test_between_refreshes_the_coefficients_stay_and_the_signs_follow(normalized
     moved = jax.tree.map(lambda w: -1.7 * w, params)
     second, state = update(zeros(params), state, moved)
     assert_trees_close(second, jax.tree.map(jnp.negative, first), atol=1e-7)
-    np.testing.assert_allclose(state.value, fj.fiedler_value(GRAPH, params, normalized=normalized), rtol=1e-5)
+    np.testing.assert_allclose(state.values[0], fj.fiedler_value(GRAPH, params, normalized=normalized), rtol=1e-5)
     flat = jax.tree.map(lambda w: jnp.linspace(0.1, 1, w.size).reshape(w.shape), params)
     _, state = update(zeros(params), state, flat)
-    stale = state.value
+    stale = state.values[0]
     _, state = update(zeros(params), state, flat)
-    assert state.value != stale
-    np.testing.assert_allclose(state.value, fj.fiedler_value(GRAPH, flat, normalized=normalized), rtol=1e-5)
+    assert state.values[0] != stale
+    np.testing.assert_allclose(state.values[0], fj.fiedler_value(GRAPH, flat, normalized=normalized), rtol=1e-5)
 
 
 @BOTH
@@ -95,7 +95,7 @@ def test_refreshing_at_every_step_follows_the_value(normalized: bool) -> None:
         params = network(seed=seed)
         _, state = stepper(tx)(zeros(params), state, params)
         adjacency = reference.chain_adjacency(reference.random_kernels(SIZES, seed))
-        np.testing.assert_allclose(state.value, reference.spectrum(adjacency, normalized)[1], rtol=1e-5)
+        np.testing.assert_allclose(state.values[0], reference.spectrum(adjacency, normalized)[1], rtol=1e-5)
 
 
 @BOTH
@@ -413,7 +413,7 @@ def test_a_dead_unit_does_not_end_the_penalty(normalized: bool) -> None:
         tx = fj.add_fiedler_penalty(0.1, GRAPH, normalized=normalized, ignore_isolated=ignore, solver=DENSE)
         updates, state = tx.update(zeros(params), tx.init(params), params)
         assert jnp.all(updates["Dense_0"]["kernel"][3] == 0)
-        pulls[ignore] = float(optax.tree.norm(updates)), float(state.value)
+        pulls[ignore] = float(optax.tree.norm(updates)), float(state.values[0])
     assert pulls[True][0] > 1e-3
     assert pulls[True][1] > 1e-2
     assert pulls[False][1] < 1e-6

@@ -5,7 +5,7 @@ from fiedler_jax.eigen._dense import Dense
 from fiedler_jax.eigen._lanczos import Lanczos
 from fiedler_jax.eigen._operator import SymmetricOperator, operator_from_matrix
 from fiedler_jax.eigen._power import PowerIteration
-from fiedler_jax.eigen._result import EigenResult, Solver, Status
+from fiedler_jax.eigen._result import EigenResult, Solver, Status, is_usable, raise_if_failed
 
 __all__ = [
     "Davidson",
@@ -16,5 +16,7 @@ __all__ = [
     "Solver",
     "Status",
     "SymmetricOperator",
+    "is_usable",
     "operator_from_matrix",
+    "raise_if_failed",
 ]

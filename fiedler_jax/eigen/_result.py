@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.errors import HyperparameterError
+from fiedler_jax.errors import HyperparameterError, SolveFailedError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
-_FLOOR_FACTOR = 8.0
+_FLOOR_FACTOR = 16.0
 
 # The guard only has to show where the next eigenvalue lies, so it may be far less accurate than the targets.
 _GUARD_TOLERANCE = 0.03
@@ -63,6 +63,38 @@ class EigenResult(NamedTuple):
     matvecs: jax.Array
     iterations: jax.Array
     status: jax.Array
+
+
+_REMEDIES = {
+    Status.ITERATION_LIMIT: "the allowed iterations did not reach the accuracy asked for, and the value is only an "
+    "upper bound. Allow more (max_iterations), ask for less (tol), or use float64",
+    Status.NOT_FINITE: "a weight is NaN or infinite. Look for the training step that made it so",
+    Status.TOO_FEW_VERTICES: "there is no eigenvalue to be had. The graph has too few vertices (with ignore_isolated, "
+    "too few that have an edge) for as many eigenvalues",
+}
+
+
+def is_usable(status: jax.Array) -> jax.Array:
+    """Whether vectors with this status mean something: converged, or as good as the dtype allows.
+
+    Example:
+        >>> from fiedler_jax import eigen
+        >>> print(eigen.is_usable(eigen.Status.ITERATION_LIMIT))
+        False
+    """
+    return (status == Status.CONVERGED) | (status == Status.ACCURACY_FLOOR)
+
+
+def raise_if_failed(status: jax.Array | int) -> None:
+    """Raise SolveFailedError, with a remedy, unless a solve converged or reached the accuracy of the dtype.
+
+    Example:
+        >>> from fiedler_jax import eigen
+        >>> eigen.raise_if_failed(eigen.Status.CONVERGED)
+    """
+    remedy = _REMEDIES.get(Status(int(status)))
+    if remedy is not None:
+        raise SolveFailedError(f"{Status(int(status)).name}: {remedy}.")
 
 
 class Solver(Protocol):
@@ -118,6 +150,11 @@ def absent_value(operator: SymmetricOperator) -> jax.Array:
     return jnp.where(operator.upper_bound > 0, 4 * operator.upper_bound, 1)
 
 
+def sharpness(operator: SymmetricOperator, values: jax.Array) -> jax.Array:
+    """The residual up to which a pair above the targets shows where an eigenvalue lies: a few per cent."""
+    return jnp.maximum(_GUARD_TOLERANCE * values, accuracy_floor(operator))
+
+
 def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float, complete: bool = False) -> Assessment:
     """Whether `num` targets are accurate and the pairs above them show that none was missed.
 
@@ -134,7 +171,7 @@ def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float
     gap = jnp.clip(guard - r[num] - targets, 0, operator.upper_bound)
     known = jnp.maximum(r[:num], floor / _FLOOR_FACTOR)
     error = jnp.where(known < gap, known**2 / jnp.where(known < gap, gap, 1), known)
-    sharp = (r[num] <= floor) | (r[num] <= jnp.minimum(_GUARD_TOLERANCE * guard, guard - highest))
+    sharp = (r[num] <= sharpness(operator, guard)) & ((r[num] <= floor) | (r[num] <= guard - highest))
     clear = (r <= floor) | (values - report.reach >= highest)
     guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
     # A value at the level of rounding has no digit that is right.
