@@ -1,0 +1,173 @@
+"""The contenders that run on JAX: ours, JAX's LOBPCG, and matfree's Lanczos."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matfree.decomp
+import numpy as np
+from jax.experimental.sparse.linalg import lobpcg_standard
+
+import fiedler_jax as fj
+from benchmarks._contenders import Answer, Base, Knob, Ladder, Lobpcg, Solve
+from benchmarks._problems import Problem
+from benchmarks._reference import chain_params
+
+_MAX_ITERATIONS = 1000
+_STEPS = (6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
+
+
+@dataclass(frozen=True)
+class Ours(Base):
+    """`fiedler_pair` with its default solver and tolerance."""
+
+    name: str = "ours"
+    compiled: bool = True
+
+    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+        """The default tolerance and nothing else."""
+        return ((Knob(1e-9 if problem.dtype == np.float64 else 1e-6),),)
+
+    def describe(self, knob: Knob) -> str:
+        """The tolerance, which is not chosen."""
+        return f"default tol {knob.value:.0e}"
+
+    def prepare(self, problem: Problem) -> Solve:
+        """Put the weights on the device; compilation comes with the first call."""
+        build, start = _laplacian_builder(problem), _start_vector(problem)
+
+        def call(knob: Knob) -> Answer:
+            del knob
+            pair = _pair(build(), start)
+            return Answer(pair.value, pair.vector, pair.status == fj.Status.CONVERGED)
+
+        return call
+
+
+@jax.jit
+def _pair(lap: fj.Laplacian, start: jax.Array | None) -> fj.FiedlerPair:
+    return fj.fiedler_pair(lap, init=start)
+
+
+def compile_seconds(problem: Problem) -> float:
+    """Seconds to trace and compile our solve, the first time for these shapes, without the persistent cache."""
+    enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    lap, start = _laplacian_builder(problem)(), _start_vector(problem)
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        began = time.perf_counter()
+        _pair.lower(lap, start).compile()
+        return time.perf_counter() - began
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+
+
+def _start_vector(problem: Problem) -> jax.Array | None:
+    return None if problem.start is None else jnp.asarray(problem.start, problem.dtype)
+
+
+@dataclass(frozen=True)
+class JaxLobpcg(Lobpcg):
+    """JAX's LOBPCG, which has no preconditioner and only finds the largest: of ``bound - L``, without the null vector.
+
+    It multiplies with our Laplacian.
+    """
+
+    name: str = "jax-lobpcg"
+    compiled: bool = True
+
+    def prepare(self, problem: Problem) -> Solve:
+        """Put weights and starts on the device; compilation comes with the first call."""
+        build = _laplacian_builder(problem)
+        blocks = {width: jnp.asarray(problem.start_block(width)) for width in self.widths}
+
+        def call(knob: Knob) -> Answer:
+            # Its tolerance is relative to a residual of about 20 n times the largest eigenvalue.
+            tol = problem.dtype.type(knob.value / (20 * problem.vertices))
+            return Answer(*_lobpcg_of_shifted(build(), blocks[knob.option or 1], tol))
+
+        return call
+
+
+@jax.jit
+def _lobpcg_of_shifted(lap: fj.Laplacian, block: jax.Array, tol: jax.Array):
+    bound, null = lap.upper_bound, lap.null_vector
+
+    def shifted(columns: jax.Array) -> jax.Array:
+        rows = columns.T
+        return (bound * (rows - (rows @ null)[:, None] * null) - lap.matvec(rows)).T
+
+    block = block - null[:, None] * (null @ block)
+    values, vectors, iterations = lobpcg_standard(shifted, block, _MAX_ITERATIONS, tol)
+    return bound - values[0], vectors[:, 0], iterations < _MAX_ITERATIONS
+
+
+@dataclass(frozen=True)
+class Matfree(Base):
+    """matfree's Lanczos with full reorthogonalization. It has no stopping rule: the number of steps is told to it.
+
+    Only the one Ritz vector is formed, where `matfree.eig.eigh_partial` would form all. It multiplies with our
+    Laplacian.
+    """
+
+    name: str = "matfree"
+    compiled: bool = True
+
+    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+        """Numbers of steps."""
+        most = problem.vertices - 1
+        return (tuple(Knob(steps) for steps in (*(s for s in _STEPS if s < most), min(most, _STEPS[-1]))),)
+
+    def promise(self, problem: Problem, knob: Knob, value: float, bound: float) -> float:
+        """It promises nothing."""
+        del problem, knob, value, bound
+        return np.inf
+
+    def describe(self, knob: Knob) -> str:
+        """The number of steps."""
+        return f"{knob.value:.0f} steps"
+
+    def prepare(self, problem: Problem) -> Solve:
+        """Put weights and start on the device; compilation comes with the first call."""
+        build = _laplacian_builder(problem)
+        start = jnp.asarray(problem.start_block(1)[:, 0])
+
+        def call(knob: Knob) -> Answer:
+            return Answer(*_lanczos(build(), start, steps=int(knob.value)))
+
+        return call
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _lanczos(lap: fj.Laplacian, start: jax.Array, *, steps: int):
+    bound, null = lap.upper_bound, lap.null_vector
+
+    def lifted(x: jax.Array) -> jax.Array:
+        return lap.matvec(x) + bound * (null @ x) * null
+
+    tridiag = matfree.decomp.tridiag_sym(steps, custom_vjp=False)
+    basis, projected, *_ = tridiag(lifted, start - null * (null @ start))
+    values, vectors = jnp.linalg.eigh(projected)
+    return values[0], vectors[:, 0] @ basis
+
+
+def _laplacian_builder(problem: Problem) -> Callable[[], fj.Laplacian]:
+    """Makes our Laplacian from the weights, which are on the device already."""
+    if problem.symmetric:
+        return functools.partial(_of_adjacency, jnp.asarray(np.abs(problem.weights[0])), problem.normalized)
+    params = jax.tree.map(jnp.asarray, chain_params(problem))
+    return functools.partial(_of_params, fj.graph_from_params(params), params, problem.normalized)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _of_adjacency(adjacency: jax.Array, normalized: bool) -> fj.Laplacian:
+    return fj.laplacian_from_adjacency(adjacency, normalized=normalized)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _of_params(graph: fj.NetworkGraph, params: Any, normalized: bool) -> fj.Laplacian:
+    return fj.laplacian(graph, params, normalized=normalized)
