@@ -200,6 +200,7 @@ def check(
 
 
 def both(few: int, many: int) -> pytest.MarkDecorator:
+    """The same few examples by default, many new ones in the slow mark."""
     return pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
@@ -207,7 +208,7 @@ def both(few: int, many: int) -> pytest.MarkDecorator:
 @BOTH
 @DTYPES
 def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples, deadline=None, derandomize=examples < 200)
     @given(drawn=weights_drawn, warm=warm_drawn, ignore_isolated=st.booleans())
     def property_(drawn: Weights, warm: Warm, ignore_isolated: bool) -> None:
         check(drawn, warm, normalized, ignore_isolated, dtype)
@@ -215,11 +216,11 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
     property_()
 
 
-@both(50, 600)
+@both(25, 600)
 @BOTH
 @DTYPES
 def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples, deadline=None, derandomize=examples < 200)
     @given(drawn=nets_drawn, warm=warm_drawn)
     def property_(drawn: Net, warm: Warm) -> None:
         check(drawn, warm, normalized, True, dtype)
@@ -227,11 +228,11 @@ def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:
     property_()
 
 
-@both(15, 200)
+@both(10, 200)
 @BOTH
 @DTYPES
 def test_random_graphs_by_lanczos(dtype: str, normalized: bool, examples: int) -> None:
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples, deadline=None, derandomize=examples < 200)
     @given(drawn=weights_drawn, warm=warm_drawn)
     def property_(drawn: Weights, warm: Warm) -> None:
         check(drawn, warm, normalized, True, dtype, LANCZOS)

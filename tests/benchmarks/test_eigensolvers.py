@@ -154,11 +154,17 @@ def test_terminal_shows_tables(results):
         assert text in results.shown
 
 
-@pytest.mark.parametrize(("normalized", "dtype"), [(False, "float64"), (True, "float32")])
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda c: c.name)
+# NetworkX's TraceMIN does not converge on normalized Laplacians.
+@pytest.mark.parametrize(
+    ("contender", "normalized", "dtype"),
+    [
+        pytest.param(contender, normalized, dtype, id=f"{contender.name}-{dtype}")
+        for contender in CONTENDERS
+        for normalized, dtype in ((False, "float64"), (True, "float32"))
+        if not (contender.name == "networkx" and normalized)
+    ],
+)
 def test_every_contender_finds_the_dense_value(contender, normalized, dtype):
-    if contender.name == "networkx" and normalized:
-        pytest.skip("its TraceMIN does not converge on normalized Laplacians")
     problem, expected = tiny_problem(normalized, dtype)
     knob = {"networkx": Knob(1e-9)}.get(contender.name, contender.ladders(problem)[0][-1])
     if contender.name == "matfree" and normalized:
