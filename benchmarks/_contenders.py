@@ -50,7 +50,7 @@ class Contender(Protocol):
         """Why it is not tried on a problem, or None."""
         ...
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """The knobs to try, loosest first, one ladder for each second setting."""
         ...
 
@@ -80,8 +80,9 @@ class Base:
         del problem
         return None
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """Tolerances down to rounding."""
+        del accuracy
         return (tolerances(problem, 1.0),)
 
     def promise(self, problem: Problem, knob: Knob, value: float, bound: float) -> float:
@@ -100,8 +101,9 @@ class Lobpcg(Base):
 
     widths: tuple[int, ...] = (1, 4)
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """Half decades; a block of one first, the fastest, then one of four, the safer."""
+        del accuracy
         widths = [width for width in self.widths if 5 * width < problem.vertices]
         return tuple(tuple(k._replace(option=width) for k in tolerances(problem, 0.5)) for width in widths)
 

@@ -2,7 +2,6 @@
 
 import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,44 +22,40 @@ _STEPS = (6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 
 
 @dataclass(frozen=True)
 class Ours(Base):
-    """`fiedler_pair` with its default solver and tolerance."""
+    """`fiedler_pair` with its default solver, asked for the accuracy that is demanded."""
 
     name: str = "ours"
     compiled: bool = True
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
-        """The default tolerance and nothing else."""
-        return ((Knob(1e-9 if problem.dtype == np.float64 else 1e-6),),)
-
-    def describe(self, knob: Knob) -> str:
-        """The tolerance, which is not chosen."""
-        return f"default tol {knob.value:.0e}"
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
+        """The accuracy itself and nothing else: it is not told what a looser tolerance would have reached."""
+        del problem
+        return ((Knob(accuracy),),)
 
     def prepare(self, problem: Problem) -> Solve:
         """Put the weights on the device; compilation comes with the first call."""
-        build, start = _laplacian_builder(problem), _start_vector(problem)
+        weights, start = _weights(problem), _start_vector(problem)
 
         def call(knob: Knob) -> Answer:
-            del knob
-            pair = _pair(build(), start)
+            pair = _pair(weights, start, knob.value)
             return Answer(pair.value, pair.vector, pair.status == fj.Status.CONVERGED)
 
         return call
 
 
-@jax.jit
-def _pair(lap: fj.Laplacian, start: jax.Array | None) -> fj.FiedlerPair:
-    return fj.fiedler_pair(lap, init=start)
+@functools.partial(jax.jit, static_argnames="tol")
+def _pair(weights: "_Weights", start: jax.Array | None, tol: float | None = None) -> fj.FiedlerPair:
+    return fj.fiedler_pair(weights.laplacian(), init=start, solver=fj.Davidson(tol=tol))
 
 
 def compile_seconds(problem: Problem) -> float:
     """Seconds to trace and compile our solve, the first time for these shapes, without the persistent cache."""
     enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-    lap, start = _laplacian_builder(problem)(), _start_vector(problem)
+    weights, start = _weights(problem), _start_vector(problem)
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         began = time.perf_counter()
-        _pair.lower(lap, start).compile()
+        _pair.lower(weights, start).compile()
         return time.perf_counter() - began
     finally:
         jax.config.update("jax_enable_compilation_cache", enabled)
@@ -82,19 +77,20 @@ class JaxLobpcg(Lobpcg):
 
     def prepare(self, problem: Problem) -> Solve:
         """Put weights and starts on the device; compilation comes with the first call."""
-        build = _laplacian_builder(problem)
+        weights = _weights(problem)
         blocks = {width: jnp.asarray(problem.start_block(width)) for width in self.widths}
 
         def call(knob: Knob) -> Answer:
             # Its tolerance is relative to a residual of about 20 n times the largest eigenvalue.
             tol = problem.dtype.type(knob.value / (20 * problem.vertices))
-            return Answer(*_lobpcg_of_shifted(build(), blocks[knob.option or 1], tol))
+            return Answer(*_lobpcg_of_shifted(weights, blocks[knob.option or 1], tol))
 
         return call
 
 
 @jax.jit
-def _lobpcg_of_shifted(lap: fj.Laplacian, block: jax.Array, tol: jax.Array):
+def _lobpcg_of_shifted(weights: "_Weights", block: jax.Array, tol: jax.Array):
+    lap = weights.laplacian()
     bound, null = lap.upper_bound, lap.null_vector
 
     def shifted(columns: jax.Array) -> jax.Array:
@@ -117,8 +113,9 @@ class Matfree(Base):
     name: str = "matfree"
     compiled: bool = True
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """Numbers of steps."""
+        del accuracy
         most = problem.vertices - 1
         return (tuple(Knob(steps) for steps in (*(s for s in _STEPS if s < most), min(most, _STEPS[-1]))),)
 
@@ -133,17 +130,18 @@ class Matfree(Base):
 
     def prepare(self, problem: Problem) -> Solve:
         """Put weights and start on the device; compilation comes with the first call."""
-        build = _laplacian_builder(problem)
+        weights = _weights(problem)
         start = jnp.asarray(problem.start_block(1)[:, 0])
 
         def call(knob: Knob) -> Answer:
-            return Answer(*_lanczos(build(), start, steps=int(knob.value)))
+            return Answer(*_lanczos(weights, start, steps=int(knob.value)))
 
         return call
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _lanczos(lap: fj.Laplacian, start: jax.Array, *, steps: int):
+def _lanczos(weights: "_Weights", start: jax.Array, *, steps: int):
+    lap = weights.laplacian()
     bound, null = lap.upper_bound, lap.null_vector
 
     def lifted(x: jax.Array) -> jax.Array:
@@ -155,19 +153,23 @@ def _lanczos(lap: fj.Laplacian, start: jax.Array, *, steps: int):
     return values[0], vectors[:, 0] @ basis
 
 
-def _laplacian_builder(problem: Problem) -> Callable[[], fj.Laplacian]:
-    """Makes our Laplacian from the weights, which are on the device already."""
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("arrays",), meta_fields=("graph", "normalized"))
+@dataclass(frozen=True)
+class _Weights:
+    """Weights on the device; all contenders on JAX make our Laplacian of them, within what they compile."""
+
+    arrays: Any
+    graph: fj.NetworkGraph | None
+    normalized: bool
+
+    def laplacian(self) -> fj.Laplacian:
+        if self.graph is None:
+            return fj.laplacian_from_adjacency(self.arrays, normalized=self.normalized)
+        return fj.laplacian(self.graph, self.arrays, normalized=self.normalized)
+
+
+def _weights(problem: Problem) -> _Weights:
     if problem.symmetric:
-        return functools.partial(_of_adjacency, jnp.asarray(np.abs(problem.weights[0])), problem.normalized)
+        return _Weights(jnp.asarray(np.abs(problem.weights[0])), None, problem.normalized)
     params = jax.tree.map(jnp.asarray, chain_params(problem))
-    return functools.partial(_of_params, fj.graph_from_params(params), params, problem.normalized)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _of_adjacency(adjacency: jax.Array, normalized: bool) -> fj.Laplacian:
-    return fj.laplacian_from_adjacency(adjacency, normalized=normalized)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _of_params(graph: fj.NetworkGraph, params: Any, normalized: bool) -> fj.Laplacian:
-    return fj.laplacian(graph, params, normalized=normalized)
+    return _Weights(params, fj.graph_from_params(params), problem.normalized)

@@ -143,7 +143,7 @@ def search(contender: Contender, solve: Solve, problem: Problem, reference: Refe
     than the fastest accurate one took, as nothing slower would be chosen.
     """
     attempts, best, in_time, left = [], None, True, rules.cap
-    for ladder in contender.ladders(problem):
+    for ladder in contender.ladders(problem, rules.accuracy):
         # A ladder that is only there for robustness is not worth compiling once another was accurate.
         if contender.compiled and best is not None and _accurate(best.attempt, rules):
             break

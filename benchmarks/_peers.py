@@ -65,8 +65,9 @@ class ScipyEigsh(Base):
     name: str = "eigsh"
     bases: tuple[int, ...] = (20, 40)
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """Relative tolerances, with the default basis of twenty vectors and a larger one."""
+        del accuracy
         bases = [basis for basis in self.bases if basis < problem.vertices] or [problem.vertices - 1]
         return tuple(tuple(k._replace(option=basis) for k in tolerances(problem, 1.0, 0.1)) for basis in bases)
 
@@ -104,8 +105,9 @@ class ScipyShiftInvert(Base):
         """The factors of a larger matrix take minutes and tens of GB."""
         return too_many_edges(problem, self.most_edges)
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """Relative tolerances."""
+        del accuracy
         return (tolerances(problem, 2.0, 0.1),)
 
     def prepare(self, problem: Problem) -> Solve:
@@ -139,9 +141,9 @@ class Networkx(Base):
         del problem
         return knob.value * (bound / value if self.method.startswith("tracemin") else 1)
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """Tolerances down to rounding in float64."""
-        del problem
+        del problem, accuracy
         return (tuple(Knob(10.0**-i) for i in range(2, 12)),)
 
     def prepare(self, problem: Problem) -> Solve:
@@ -171,8 +173,9 @@ class Dense(Base):
             return None
         return f"{problem.vertices:,} vertices, more than {self.most_vertices:,}"
 
-    def ladders(self, problem: Problem) -> tuple[Ladder, ...]:
+    def ladders(self, problem: Problem, accuracy: float) -> tuple[Ladder, ...]:
         """There is nothing to set."""
+        del accuracy
         return ((Knob(float(np.finfo(problem.dtype).eps)),),)
 
     def promise(self, problem: Problem, knob: Knob, value: float, bound: float) -> float:

@@ -86,16 +86,21 @@ def count_below(problem: Problem, shift: float) -> int:
 
 def _eliminate(matrix: np.ndarray, right: np.ndarray) -> tuple[int, np.ndarray]:
     """The number of negative eigenvalues of A, and ``-BᵀA⁻¹B``."""
+    if not right.shape[1]:
+        return _negative(matrix), right
     try:
         factor = scipy.linalg.cholesky(matrix, lower=True)
     except np.linalg.LinAlgError:
-        if not right.shape[1]:
-            return int(np.sum(np.linalg.eigvalsh(matrix) < 0)), right
-        values, vectors = np.linalg.eigh(matrix)
-        turned = vectors.T @ right
-        return int(np.sum(values < 0)), -turned.T @ (turned / values[:, None])
+        return _negative(matrix), -right.T @ scipy.linalg.solve(matrix, right, assume_a="sym")
     half = scipy.linalg.solve_triangular(factor, right, lower=True)
     return 0, -half.T @ half
+
+
+def _negative(matrix: np.ndarray) -> int:
+    """How many eigenvalues are negative: as many as those of D in ``L D Lᵀ``, whose blocks are of order two at most."""
+    blocks = scipy.linalg.ldl(matrix)[1]
+    values = np.asarray(scipy.linalg.eigvalsh_tridiagonal(np.diag(blocks), np.diag(blocks, 1)))
+    return int(np.sum(values < 0))
 
 
 def _proof(problem: Problem, lap: fj.Laplacian, value: float) -> str:

@@ -160,7 +160,7 @@ def _notes(config: SolverConfig, results: Sequence[CaseResult]) -> tuple[str, ..
     targets = ", ".join(f"{config.rules(dtype).accuracy:g} in {dtype}" for dtype in config.dtypes)
     return (
         "Median time; in brackets the ratio to ours in the same round, above 1 where ours is faster. Relative error "
-        f"demanded: {targets}. Ours runs with its default tolerance; the others with the loosest of a ladder whose "
+        f"demanded: {targets}. Ours is given that as its tolerance; the others the loosest of a ladder whose "
         "actual error meets the demand, so they are told the answer; matfree is told its number of steps. wrong: no "
         "tolerance met it (with the least error, then the time); too slow: none did within the time allowed.",
         *_left_out(results),

@@ -351,8 +351,9 @@ def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:
 
 def _start_rows(lap: Laplacian, init: jax.Array | None, support: jax.Array) -> jax.Array:
     """Rows near which Fiedler vectors are found: the given ones, vertices of least degree, groups of units."""
-    degrees = jnp.where(support, lap.degrees, jnp.inf)
-    _, weakest = jax.lax.top_k(-degrees, min(_LEAST_DEGREES, lap.num_vertices))
+    # In float32 XLA selects, in float64 it sorts all vertices; which of nearly equal ones is chosen is no matter.
+    least = jnp.where(support, lap.degrees, jnp.inf).astype(jnp.float32)
+    _, weakest = jax.lax.top_k(-least, min(_LEAST_DEGREES, lap.num_vertices))
     vertices = jnp.arange(lap.num_vertices)
     rows = [(vertices == weakest[:, None]), *(_group_rows(vertices, lap.groups))]
     indicators = jnp.concatenate(rows).astype(lap.dtype)
