@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from benchmarks._errors import ConfigError
-from benchmarks._methods import REGULARIZERS, parse_method
+from benchmarks._methods import REGULARIZERS, Refresh, parse_method
 
 Scale = Literal["vertices", "unit"]
 
@@ -104,7 +104,7 @@ class CompareConfig:
         momentum: heavy-ball momentum of SGD.
         strengths: regularizer name to strength (for dropout: the rate).
         scale: length of the Fiedler test vector, as in ``add_fiedler_penalty``.
-        refresh_every: steps between two solves of the Fiedler penalty.
+        refresh_every: steps between two solves of the Fiedler penalty, or ``"auto"``; a method may have its own.
         methods: method names, ``"none"`` among them.
         seeds: number of seeds; seed ``s`` fixes initial weights, batch order and
             dropout masks.
@@ -122,7 +122,7 @@ class CompareConfig:
     momentum: float
     strengths: Mapping[str, float] = field(hash=False)
     scale: Scale
-    refresh_every: int
+    refresh_every: Refresh
     methods: tuple[str, ...]
     seeds: int
     out: Path
@@ -135,7 +135,7 @@ class CompareConfig:
         if self.scale not in ("vertices", "unit"):
             raise ConfigError(f"unknown scale {self.scale!r}; known: vertices, unit")
         for name in ("epochs", "batch_size", "refresh_every", "seeds"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) != "auto" and getattr(self, name) < 1:
                 raise ConfigError(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
         if self.train_size is not None and self.train_size < 1:
             raise ConfigError(f"--train-size must be at least 1, got {self.train_size}")

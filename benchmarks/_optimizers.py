@@ -31,11 +31,13 @@ def build_optimizer(method: Method, config: CompareConfig) -> optax.GradientTran
     Returns:
         The transformation to train with.
     """
-    penalties = [_penalty(regularizer, config) for regularizer in method.regularizers if regularizer != "dropout"]
+    penalties = [
+        _penalty(regularizer, method, config) for regularizer in method.regularizers if regularizer != "dropout"
+    ]
     return optax.chain(*penalties, _base_optimizer(config))
 
 
-def _penalty(regularizer: str, config: CompareConfig) -> optax.GradientTransformation:
+def _penalty(regularizer: str, method: Method, config: CompareConfig) -> optax.GradientTransformation:
     strength = config.strengths[regularizer]
     if regularizer == "l2":
         return optax.add_decayed_weights(strength)
@@ -44,7 +46,7 @@ def _penalty(regularizer: str, config: CompareConfig) -> optax.GradientTransform
     return fj.add_fiedler_penalty(
         strength,
         normalized=regularizer == "fiedler",
-        refresh_every=config.refresh_every,
+        refresh_every=method.refresh_every or config.refresh_every,
         scale=config.scale,
     )
 

@@ -87,6 +87,7 @@ def summary_table(summaries: Sequence[MethodSummary], runs: Sequence[Run]) -> Te
         f"ms per step: {_timing_text(runs)}.",
         *_coefficient_notes(summaries),
         *_convergence_notes(runs),
+        *_refresh_notes(runs),
         *_skip_notes(runs),
     ]
     return TextTable(
@@ -254,6 +255,15 @@ def _convergence_notes(runs: Sequence[Run]) -> list[str]:
         f"Of {len(solves)} λ2 solves along the curves, {sum(failed.values())} did not "
         f"converge ({listed}); results.json says which."
     ]
+
+
+def _refresh_notes(runs: Sequence[Run]) -> list[str]:
+    counts: dict[str, list[int]] = {}
+    for run in runs:
+        for penalty in run.points[-1].penalties.values():
+            counts.setdefault(run.method, []).append(penalty.refreshes)
+    listed = ", ".join(f"{method} {sum(found) / len(found):.4g}" for method, found in counts.items())
+    return [f"Refreshes of a Fiedler penalty in a run, on average: {listed}."] if listed else []
 
 
 def _skip_notes(runs: Sequence[Run]) -> list[str]:

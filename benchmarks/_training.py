@@ -48,7 +48,7 @@ class FiedlerPoint(NamedTuple):
 
 
 class PenaltyPoint(NamedTuple):
-    """What a Fiedler penalty logged at its last refresh, and at how many steps so far it was left out."""
+    """What a Fiedler penalty logged at its last refresh, how many steps went without it, and how many refreshes."""
 
     value: float
     l1_coefficient: float
@@ -56,6 +56,7 @@ class PenaltyPoint(NamedTuple):
     ipr: float
     status: str
     skipped: int
+    refreshes: int
 
 
 class Score(NamedTuple):
@@ -248,6 +249,7 @@ def penalty_points(trainer: Trainer, state: TrainState) -> dict[str, PenaltyPoin
             float(metrics.ipr),
             _status_name(metrics.status),
             int(metrics.skipped),
+            int(metrics.refreshes),
         )
     return points
 

@@ -25,6 +25,7 @@ from benchmarks._config import (
 from benchmarks._data import Dataset, load_dataset
 from benchmarks._errors import BenchmarkError, ConfigError
 from benchmarks._experiment import Run, run_experiment, steps_per_epoch
+from benchmarks._methods import Refresh
 from benchmarks._plots import plot_fiedler_curves, plot_learning_curves
 from benchmarks._report import (
     difference_table,
@@ -79,7 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--methods",
         default=",".join(DEFAULT_METHODS),
-        help="comma-separated; join regularizers with + (%(default)s)",
+        help="comma-separated; join regularizers with +, and add @1, @auto and so on for another --refresh-every "
+        "(%(default)s)",
     )
     add("--seeds", type=int, default=5, help="number of paired runs (%(default)s)")
     add("--hidden", type=_widths, help="widths of the hidden layers, as in 128,64")
@@ -102,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="length of the Fiedler penalty's test vector: vertices multiplies the "
         "strength by the number of units, unit is the paper's",
     )
-    add("--refresh-every", type=int, help="steps between solves of the Fiedler penalty")
+    add("--refresh-every", type=_refresh, help="steps between solves of the Fiedler penalty, or auto")
     add(
         "--out",
         type=Path,
@@ -197,6 +199,13 @@ def _widths(text: str) -> tuple[int, ...]:
         return tuple(int(width) for width in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 128,64") from None
+
+
+def _refresh(text: str) -> Refresh:
+    try:
+        return "auto" if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of steps nor auto") from None
 
 
 def _strength(text: str) -> tuple[str, float]:

@@ -121,8 +121,10 @@ class Laplacian:
         nonnegative, so nothing cancels: small values come out with full relative accuracy, unlike ``x · (L x)``.
         """
         y = self.inverse_root_degrees * x if self.normalized else x
+        if y.ndim == 1:
+            return self._edge_sum(y)
         # One row after the other: XLA's code for the same sums over a batch took ten times as long in float32.
-        return self._edge_sum(y) if y.ndim == 1 else jax.lax.map(self._edge_sum, y)
+        return self._edge_sum(y[0])[None] if len(y) == 1 else jax.lax.map(self._edge_sum, y)
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.

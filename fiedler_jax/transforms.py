@@ -16,7 +16,6 @@ from fiedler_jax.fiedler import (
     block_coefficients,
     check_num_eigenvalues,
     coefficient_rows,
-    coefficient_values,
     laplacian_eigenpairs,
 )
 from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves
@@ -24,6 +23,12 @@ from fiedler_jax.laplacian import Laplacian, laplacian
 
 Strength = jax.typing.ArrayLike | optax.Schedule
 Scale = Literal["vertices", "unit"]
+Refresh = jax.typing.ArrayLike | Literal["auto"]
+
+# With refresh_every="auto": the share of the Fiedler value by which the Rayleigh quotient of the last vector may exceed
+# it when the next one is found, and the most updates from one to the next.
+_DRIFT = 0.01
+_LONGEST_INTERVAL = 100
 
 
 class FiedlerPenaltyState(NamedTuple):
@@ -43,6 +48,9 @@ class FiedlerPenaltyState(NamedTuple):
         strength: the strength used in the last update.
         status: `Status` of the last solve.
         skipped: updates left without a penalty, because the strength was not finite or no usable vector was found.
+        refreshes: solves so far.
+        interval: with ``refresh_every="auto"``, the updates from the last refresh to the next.
+        next_refresh: with ``refresh_every="auto"``, the count at which that is due.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -54,6 +62,9 @@ class FiedlerPenaltyState(NamedTuple):
     strength: jax.Array
     status: jax.Array
     skipped: jax.Array
+    refreshes: jax.Array
+    interval: jax.Array
+    next_refresh: jax.Array
 
 
 class FiedlerMetrics(NamedTuple):
@@ -67,6 +78,7 @@ class FiedlerMetrics(NamedTuple):
             that would pull as hard on an average edge (with several eigenvalues, of their sum).
         status: `Status` of the last solve.
         skipped: updates left without a penalty.
+        refreshes: solves so far.
         count: updates so far.
     """
 
@@ -76,6 +88,7 @@ class FiedlerMetrics(NamedTuple):
     l1_coefficient: jax.Array
     status: jax.Array
     skipped: jax.Array
+    refreshes: jax.Array
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -85,7 +98,7 @@ def add_fiedler_penalty(
     *,
     normalized: bool = True,
     num_eigenvalues: int | None = None,
-    refresh_every: int = 100,
+    refresh_every: Refresh = 100,
     solver: Solver = Davidson(),
     scale: Scale = "vertices",
     ignore_isolated: bool = True,
@@ -106,7 +119,9 @@ def add_fiedler_penalty(
         num_eigenvalues: k, to penalize λ2 + … + λ(k+1) instead of λ2 alone. That keeps acting after the graph has
             fallen apart once, and does not follow one localized vertex. `optax.inject_hyperparams` must be told to
             leave it alone (``static_args="num_eigenvalues"``).
-        refresh_every: updates from one solve to the next.
+        refresh_every: updates from one solve to the next, or "auto": as many as leave the Rayleigh quotient of the last
+            vector, at the present weights, about one per cent above the Fiedler value, at most 100. Each solve sets the
+            interval to the next one, from 1 at the start; see the metrics' `refreshes`.
         solver: any solver of `fiedler_jax.eigen`.
         scale: "vertices" multiplies by the number of vertices n, so that ``n (v_i - v_j)²`` is of order 1 and strength
             reads like an L1 coefficient at any size; "unit" is the paper's unit vector.
@@ -116,7 +131,7 @@ def add_fiedler_penalty(
     Returns:
         A transformation to put before the optimizer's scaling, as in ``optax.chain(add_fiedler_penalty(...),
         optax.sgd(...))``; read its quantities with `fiedler_metrics`. Under `jax.vmap` every member solves at
-        every update, whatever `refresh_every`, unless the state's `count` is left unmapped (``in_axes`` and
+        every update, unless `refresh_every` is a number and the state's `count` is left unmapped (``in_axes`` and
         ``out_axes`` None for it).
 
     Raises:
@@ -138,6 +153,7 @@ def add_fiedler_penalty(
     """
     _check_settings(strength, refresh_every, scale)
     num = 1 if num_eigenvalues is None else check_num_eigenvalues(num_eigenvalues)
+    adaptive = isinstance(refresh_every, str)
 
     def network(params: Any) -> NetworkGraph:
         return graph_from_params(params) if graph is None else graph
@@ -166,11 +182,12 @@ def add_fiedler_penalty(
             lap = laplacian(net, params, normalized=normalized)
             init = _warm_start(lap, state.vectors)
             pairs = laplacian_eigenpairs(lap, num, init, solver=solver, ignore_isolated=ignore_isolated)
-            return _refreshed_state(net, lap, pairs, factor(net), state)
+            found = _refreshed_state(net, lap, pairs, factor(net), state)
+            return _scheduled(found, lap, pairs, init) if adaptive else found
 
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
         params = jax.lax.stop_gradient(params)
-        due = state.count % refresh_every == 0
+        due = state.count >= state.next_refresh if adaptive else state.count % refresh_every == 0
         if isinstance(refresh_every, int) and refresh_every == 1:
             state = refreshed(state)
         else:
@@ -227,6 +244,7 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
         l1_coefficient=jnp.abs(state.strength) * state.mean_coefficient,
         status=state.status,
         skipped=state.skipped,
+        refreshes=state.refreshes,
         count=state.count,
     )
 
@@ -234,12 +252,17 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
 def _check_settings(strength: Strength, refresh_every: Any, scale: str) -> None:
     if scale not in ("vertices", "unit"):
         raise HyperparameterError(f"scale must be 'vertices' or 'unit', not {scale!r}.")
-    if not isinstance(refresh_every, Tracer) and (refresh_every != int(refresh_every) or refresh_every < 1):
-        raise HyperparameterError(f"refresh_every must be an integer of at least 1, not {refresh_every}.")
+    whole = refresh_every == "auto" if isinstance(refresh_every, str) else _is_whole(refresh_every)
+    if not whole:
+        raise HyperparameterError(f"refresh_every must be an integer of at least 1 or 'auto', not {refresh_every!r}.")
     first = strength(jnp.zeros((), jnp.int32)) if callable(strength) else strength
     if not isinstance(first, Tracer) and not np.isfinite(first):
         what = "The strength schedule's first value" if callable(strength) else "strength"
         raise HyperparameterError(f"{what} is {first}; it must be a finite number (a negative one is allowed).")
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Tracer) or (number == int(number) and number >= 1)
 
 
 def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) -> FiedlerPenaltyState:
@@ -254,6 +277,9 @@ def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) ->
         strength=jnp.zeros((), dtype),
         status=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
+        refreshes=jnp.zeros((), jnp.int32),
+        interval=jnp.ones((), jnp.int32),
+        next_refresh=jnp.zeros((), jnp.int32),
     )
 
 
@@ -266,7 +292,8 @@ def _refreshed_state(
     graph: NetworkGraph, lap: Laplacian, pairs: EigenResult, factor: int, old: FiedlerPenaltyState
 ) -> FiedlerPenaltyState:
     """The state after a solve; one that gave no usable vectors only changes the status."""
-    rows, values = coefficient_rows(lap, pairs.vectors), coefficient_values(lap, pairs.vectors)
+    rows = coefficient_rows(lap, pairs.vectors)
+    values = pairs.values if lap.normalized else jnp.zeros_like(pairs.values)
     total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
     found = {
         "vectors": rows,
@@ -277,7 +304,26 @@ def _refreshed_state(
     }
     usable = is_usable(pairs.status)
     kept = {name: jnp.where(usable, new, getattr(old, name)) for name, new in found.items()}
-    return old._replace(**kept, status=pairs.status)
+    return old._replace(**kept, status=pairs.status, refreshes=optax.safe_increment(old.refreshes))
+
+
+def _scheduled(state: FiedlerPenaltyState, lap: Laplacian, pairs: EigenResult, last: jax.Array) -> FiedlerPenaltyState:
+    """The state with the next refresh set by how far the last vectors had drifted, as an integrator sets its step.
+
+    What counts is the excess of their Rayleigh quotients over the eigenvalues: it grows with the square of the drift,
+    sees a level crossing (which leaves a small residual), and does not mind which vector of a multiple eigenvalue the
+    penalty follows.
+    """
+    squared = jnp.sum(last**2, axis=1)
+    known = jnp.all(squared > 0)
+    found = jnp.sum(pairs.values)
+    excess = jnp.sum(lap.quadratic_form(last) / jnp.where(squared > 0, squared, 1)) - found
+    allowed = _DRIFT * found + len(last) * pairs.floor
+    change = 0.9 * jnp.sqrt(allowed / jnp.maximum(excess, jnp.finfo(lap.dtype).tiny))
+    change = jnp.where(known, jnp.clip(change, 0.125, 2), 1)
+    interval = jnp.where(is_usable(pairs.status), jnp.round(state.interval * change), state.interval)
+    interval = jnp.clip(interval, 1, _LONGEST_INTERVAL).astype(jnp.int32)
+    return state._replace(interval=interval, next_refresh=state.count + interval)
 
 
 def _add_to_kernels(

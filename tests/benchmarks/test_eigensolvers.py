@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference as oracle
 
+import fiedler_jax as fj
 from benchmarks import _hard_graphs, eigensolvers
 from benchmarks._contenders import Answer, Base, Knob, Ladder, Solve
 from benchmarks._errors import DataError
@@ -415,3 +416,21 @@ def test_help_names_everything(capsys):
     shown = "".join(capsys.readouterr().out.split())
     for name in (*NETS, *GRAPHS, *(contender.name for contender in CONTENDERS)):
         assert name in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("name", ["784", "3072", "20531"])
+def test_a_solve_takes_few_block_products_before_and_in_training(name, normalized, dtype):
+    kernels = snapshots(NETS[name], None)
+    solver = fj.Davidson(tol=1e-6)
+    solve = jax.jit(lambda lap, start: fj.fiedler_pair(lap, start, solver=solver))
+    start = None
+    for state in (kernels.initial, kernels.earlier, kernels.trained):
+        params = oracle.chain_params([np.asarray(kernel) for kernel in state], dtype)
+        lap = fj.laplacian(fj.graph_from_params(params), params, normalized=normalized)
+        for init in (None, start):
+            pair = solve(lap, init)
+            assert pair.usable
+            assert int(pair.iterations) <= 6
+        start = pair.vector

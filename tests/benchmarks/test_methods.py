@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fiedler_jax as fj
 from benchmarks._errors import ConfigError, MethodError
 from benchmarks._methods import parse_method
 from benchmarks._optimizers import build_optimizer
@@ -31,6 +32,39 @@ def test_unknown_method_names_the_known_ones(name):
     with pytest.raises(MethodError, match="unknown method") as error:
         parse_method(name)
     assert "none, fiedler, fiedler-combinatorial, l2, l1, dropout" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "regularizers", "refresh_every"),
+    [
+        ("fiedler@auto", ("fiedler",), "auto"),
+        ("dropout+fiedler@7", ("fiedler", "dropout"), 7),
+        ("fiedler", ("fiedler",), None),
+    ],
+)
+def test_a_method_may_have_its_own_refresh(name, regularizers, refresh_every):
+    method = parse_method(name)
+    assert (method.name, method.regularizers, method.refresh_every) == (name, regularizers, refresh_every)
+
+
+@pytest.mark.parametrize("name", ["fiedler@", "fiedler@0", "fiedler@often", "fiedler@-1", "l1@3", "fiedler@3@4"])
+def test_a_refresh_that_means_nothing(name):
+    with pytest.raises(MethodError, match="positive number or auto"):
+        parse_method(name)
+
+
+def test_the_refresh_of_a_method_goes_before_that_of_the_comparison(make_config):
+    config = make_config("--refresh-every", "auto", "--methods", "none,fiedler,fiedler@3")
+    assert config.refresh_every == "auto"
+    params = initial_params(config, 0, 6)
+    counts = {}
+    for name in ("fiedler", "fiedler@3"):
+        optimizer = build_optimizer(parse_method(name), config)
+        state = optimizer.init(params)
+        for _ in range(4):
+            _, state = optimizer.update(params, state, params)
+        counts[name] = int(fj.fiedler_metrics(state).refreshes)
+    assert counts == {"fiedler": 3, "fiedler@3": 2}
 
 
 @pytest.mark.parametrize(("name", "message"), [("none+l1", "combines 'none'"), ("l1+l1", "twice")])

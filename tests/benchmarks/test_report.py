@@ -24,7 +24,7 @@ from benchmarks._training import FiedlerPoint, PenaltyPoint
 
 def make_run(method, seed, status="converged", loss=0.5, epochs=3, skipped=0):
     pair = FiedlerPoint(0.5, 0.0, 0.0, 0.1, status, status == "converged")
-    penalties = {"fiedler": PenaltyPoint(0.1, 2e-5, 0.0, 0.1, "converged", skipped)} if "fiedler" in method else {}
+    penalties = {"fiedler": PenaltyPoint(0.1, 2e-5, 0.0, 0.1, "converged", skipped, 3)} if "fiedler" in method else {}
     points = [
         EpochPoint(i, loss, 0.9, 0.8 + seed / 100, pair, pair, penalties, None if i == 0 else 0.1)
         for i in range(epochs + 1)

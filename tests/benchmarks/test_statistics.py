@@ -22,7 +22,7 @@ def make_pair(value, status="converged"):
 
 
 def make_run(method, seed, test_accuracy, seconds=(0.5, 0.2, 0.4), status="converged", coefficient=None):
-    penalties = {} if coefficient is None else {"fiedler": PenaltyPoint(0.1, coefficient, 0.0, 0.1, "converged", 0)}
+    penalties = {} if coefficient is None else {"fiedler": PenaltyPoint(0.1, coefficient, 0.0, 0.1, "converged", 0, 3)}
     points = [
         EpochPoint(i, 1 / (i + 1), 0.9, test_accuracy, make_pair(0.5), make_pair(2.0, status), penalties, s)
         for i, s in enumerate([None, *seconds])
