@@ -123,8 +123,7 @@ class Laplacian:
         y = self.inverse_root_degrees * x if self.normalized else x
         if y.ndim == 1:
             return self._edge_sum(y)
-        # One row after the other: XLA's code for the same sums over a batch took ten times as long in float32.
-        return self._edge_sum(y[0])[None] if len(y) == 1 else jax.lax.map(self._edge_sum, y)
+        return self._edge_sum(y[0])[None] if len(y) == 1 else _row_by_row(self, y)
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.
@@ -152,6 +151,12 @@ class Laplacian:
             terms = block * (y[slice(*source), None] - y[None, slice(*target)]) ** 2
             by_row.append(jnp.sum(terms, axis=1) / (2 if symmetric else 1))
         return _stable_sum(jnp.concatenate(by_row))
+
+
+@jax.jit
+def _row_by_row(lap: Laplacian, rows: jax.Array) -> jax.Array:
+    # XLA's code for these sums over a batch of rows took ten times as long in float32 as for one row.
+    return jax.lax.map(lap._edge_sum, rows)
 
 
 def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> Laplacian:

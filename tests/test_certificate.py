@@ -24,7 +24,11 @@ from fiedler_jax.certificate import _elimination, _graph
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 
 # The paper's networks for MNIST, CIFAR-10 and TCGA.
-NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
+NETS = [
+    (784, 500, 500, 500, 10),
+    pytest.param((3072, 500, 500, 500, 10), marks=pytest.mark.slow),
+    (20531, 50, 50, 50, 5),
+]
 
 seeds = st.integers(0, 10_000)
 

@@ -108,7 +108,7 @@ def test_davidson_returns_every_copy_of_a_multiple_value(x64: None) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_matrices_smaller_than_the_basis(solver: eigen.Solver, n: int) -> None:
     values = np.arange(1.0, n + 1)
     result = solve(solver, with_spectrum(values)[0], "float32")

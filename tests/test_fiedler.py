@@ -18,7 +18,11 @@ SOLVERS = [fj.Davidson(), fj.Lanczos(), fj.PowerIteration(), fj.Dense()]
 EACH = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 
 # The paper's networks for MNIST, CIFAR-10 and TCGA.
-NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
+NETS = [
+    (784, 500, 500, 500, 10),
+    pytest.param((3072, 500, 500, 500, 10), marks=pytest.mark.slow),
+    (20531, 50, 50, 50, 5),
+]
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "normalized", "solver", "ignore_isolated"))
@@ -48,8 +52,9 @@ def test_the_papers_networks(sizes: tuple[int, ...], normalized: bool) -> None:
             params = reference.chain_params(kernels, dtype)
             graph = fj.graph_from_params(params)
             pair = solve(graph, params, normalized)
-            again = solve(graph, params, normalized, pair.vector)
-        for value in (float(pair.value), float(again.value)):
+            # One precision will do for the warm start, since each solve is a compilation.
+            found = [pair] if dtype == "float64" else [pair, solve(graph, params, normalized, pair.vector)]
+        for value in (float(each.value) for each in found):
             assert exceeds(value * (1 - tolerance))
             assert not exceeds(value * (1 + tolerance))
         margin = float(pair.error) + 8 * float(np.finfo(dtype).eps) * float(pair.value)
@@ -137,7 +142,7 @@ def test_isolated_vertices(normalized: bool) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_no_edges_at_all(n: int, normalized: bool) -> None:
     lap = fj.laplacian_from_adjacency(np.zeros((n, n), "float32"), normalized=normalized)
     pair = fj.fiedler_pair(lap, ignore_isolated=True)
