@@ -190,7 +190,7 @@ def result_record(
         "summary": {s.method: s for s in summaries},
         "difference_to_none_in_test_accuracy": differences,
     }
-    return _plain(record)
+    return plain(record)
 
 
 def write_results(folder: Path, record: Mapping[str, Any], tables: Sequence[TextTable]) -> None:
@@ -274,13 +274,14 @@ def _skip_notes(runs: Sequence[Run]) -> list[str]:
     return [f"Steps without the Fiedler penalty, for want of a usable vector: {listed}."] if listed else []
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A tree of what JSON can hold; numbers that are not finite are None."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())  # pyright: ignore[reportAttributeAccessIssue]
+        return plain(value._asdict())  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks._cases import ACCURACY, CaseResult, SolverConfig
 from benchmarks._hard_graphs import HardResult
 from benchmarks._judging import Result
-from benchmarks._report import TextTable, markdown_table, package_versions
+from benchmarks._report import TextTable, markdown_table, package_versions, plain
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("scipy", "matfree", "networkx")
@@ -122,7 +122,7 @@ def solver_record(
         ],
         "silent_wrong_answers": silent,
     }
-    return _plain(record)
+    return plain(record)
 
 
 def write_report(folder: Path, record: Mapping[str, Any], tables: Sequence[TextTable]) -> None:
@@ -204,17 +204,3 @@ def _result_record(result: Result, results: Sequence[Result]) -> dict[str, Any]:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return _plain(value._asdict())  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
