@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks._cases import CaseResult
 from benchmarks._judging import Result
@@ -59,7 +59,9 @@ def _draw(ax: Axes, results: Sequence[CaseResult], solvers: Sequence[str]) -> No
         for result in found.results:
             _point(ax, place + _SPREAD * _offset(solvers.index(result.solver), len(solvers)), result)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(_duration))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlim(-0.5, len(results) - 0.5)
     labels = [f"{r.case.net} {r.case.state}{' warm' * (r.case.start == 'warm')}" for r in results]
     ax.set_xticks(range(len(results)), labels, rotation=40, ha="right", fontsize=8)

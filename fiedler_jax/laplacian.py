@@ -121,9 +121,7 @@ class Laplacian:
         nonnegative, so nothing cancels: small values come out with full relative accuracy, unlike ``x · (L x)``.
         """
         y = self.inverse_root_degrees * x if self.normalized else x
-        if y.ndim == 1:
-            return self._edge_sum(y)
-        return self._edge_sum(y[0])[None] if len(y) == 1 else _row_by_row(self, y)
+        return self._edge_sum(y) if y.ndim == 1 else _row_by_row(self, y)
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.

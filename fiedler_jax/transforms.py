@@ -196,8 +196,7 @@ def add_fiedler_penalty(
         # The inverse participation ratio of a vector is positive, so it is zero until one has been found.
         usable = jnp.isfinite(now) & (state.ipr > 0)
         weight = jnp.where(usable, now * factor(net), 0)
-        values = state.values if normalized else jnp.zeros_like(state.values)
-        coefficients = block_coefficients(net, state.vectors, values)
+        coefficients = block_coefficients(net, state.vectors, _shared_values(state.values, normalized))
         updates = _add_to_kernels(updates, net, params, [weight * block for block in coefficients])
         return updates, state._replace(
             count=optax.safe_increment(state.count),
@@ -288,12 +287,17 @@ def _warm_start(lap: Laplacian, rows: jax.Array) -> jax.Array:
     return rows * jnp.sqrt(lap.degrees) if lap.normalized else rows
 
 
+def _shared_values(values: jax.Array, normalized: bool) -> jax.Array:
+    """The λ in ``(y_i - y_j)² - λ (y_i² + y_j²)``: only normalized coefficients have that term."""
+    return values if normalized else jnp.zeros_like(values)
+
+
 def _refreshed_state(
     graph: NetworkGraph, lap: Laplacian, pairs: EigenResult, factor: int, old: FiedlerPenaltyState
 ) -> FiedlerPenaltyState:
     """The state after a solve; one that gave no usable vectors only changes the status."""
     rows = coefficient_rows(lap, pairs.vectors)
-    values = pairs.values if lap.normalized else jnp.zeros_like(pairs.values)
+    values = _shared_values(pairs.values, lap.normalized)
     total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
     found = {
         "vectors": rows,

@@ -106,13 +106,17 @@ def test_a_level_crossing_shortens_the_interval() -> None:
     assert states[-1].interval == 2
 
 
-def test_a_failed_solve_keeps_the_interval() -> None:
+@pytest.mark.parametrize("status", [Status.NOT_FINITE, Status.ITERATION_LIMIT])
+def test_a_failed_solve_keeps_the_interval(status: Status) -> None:
     params = network()
-    broken = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), params)
-    states = run(auto(), [params] * 3)
-    (state,) = run(auto(), [broken], states[-1]._replace(next_refresh=jnp.asarray(3)))
-    assert state.status == Status.NOT_FINITE
-    assert (state.interval, state.next_refresh) == (states[-1].interval, 3 + states[-1].interval)
+    (*_, last) = run(auto(), [params] * 3)
+    if status is Status.NOT_FINITE:
+        tx, weights = auto(), jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), params)
+    else:
+        tx, weights = auto(solver=fj.PowerIteration(max_iterations=1)), params
+    (state,) = run(tx, [weights], last._replace(next_refresh=last.count))
+    assert state.status == status
+    assert (state.interval, state.next_refresh) == (last.interval, last.count + last.interval)
 
 
 def test_inject_hyperparams_leaves_the_word_alone() -> None:
