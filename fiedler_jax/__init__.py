@@ -13,6 +13,7 @@ from fiedler_jax.fiedler import (
 )
 from fiedler_jax.graph import EdgeBlock, NetworkGraph, UnitGroup, edge_blocks, graph_from_edges, graph_from_params
 from fiedler_jax.laplacian import Laplacian, laplacian, laplacian_from_adjacency
+from fiedler_jax.tracing import graph_from_model
 from fiedler_jax.transforms import FiedlerMetrics, FiedlerPenaltyState, add_fiedler_penalty, fiedler_metrics
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "fiedler_pair",
     "fiedler_value",
     "graph_from_edges",
+    "graph_from_model",
     "graph_from_params",
     "l1_coefficients",
     "laplacian",

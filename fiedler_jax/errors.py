@@ -101,3 +101,11 @@ class MissingParamsError(FiedlerError):
 
 class StateNotFoundError(FiedlerError):
     """An optimizer state holds no, or more than one, state of a Fiedler transformation."""
+
+
+class NotUnderstoodError(FiedlerError):
+    """A model does something with its units that `graph_from_model` does not understand, and ``strict=True`` was asked.
+
+    The message lists each operation with the parameters and layers concerned. Without `strict` they are in the graph's
+    report; edges that depend on them are missing. State those by hand with `graph_from_edges`.
+    """

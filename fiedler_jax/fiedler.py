@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from fiedler_jax._paths import canonical_path, display
+from fiedler_jax._paths import canonical_path
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.errors import HyperparameterError, VectorError
-from fiedler_jax.graph import NetworkGraph, without_diagonal
+from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, laplacian
 
 # Starting rows cost one product each, so a deep net's groups are taken together into no more than this many.
@@ -288,13 +288,15 @@ def l1_coefficients(
     lap = laplacian(graph, params, normalized=normalized)
     rows = jnp.atleast_2d(vectors)
     blocks = block_coefficients(graph, coefficient_rows(lap, rows), coefficient_values(lap, rows))
-    by_kernel: dict[str, jax.Array] = {}
-    for block, coefficients in zip(graph.blocks, blocks, strict=True):
-        by_kernel[block.kernel] = by_kernel.get(block.kernel, 0) + strength * coefficients
+    # At a zero weight the derivative is zero, but not that with respect to its magnitude.
+    leaves = {
+        path: jnp.where(leaf == 0, jnp.finfo(leaf.dtype).tiny, leaf)
+        for path, leaf in kernel_leaves(graph, params).items()
+    }
+    gradients = pull_back(graph, leaves, [strength * block for block in blocks])
+    by_leaf = {path: gradient * jnp.sign(leaves[path]) for path, gradient in gradients.items()}
     zero = jnp.zeros((), lap.dtype)
-    return jax.tree_util.tree_map_with_path(
-        lambda key_path, _: by_kernel.get(display(canonical_path(key_path)), zero), params
-    )
+    return jax.tree_util.tree_map_with_path(lambda key_path, _: by_leaf.get(canonical_path(key_path), zero), params)
 
 
 def coefficient_rows(lap: Laplacian, vectors: jax.Array) -> jax.Array:
@@ -311,14 +313,17 @@ def block_coefficients(graph: NetworkGraph, rows: jax.Array, values: jax.Array) 
     """``Σ (y_i - y_j)² - λ (y_i² + y_j²)`` over rows (b, n) and values (b,), for each edge block."""
     ranges = graph.ranges
 
-    def of_block(source: Range, target: Range) -> jax.Array:
-        y, z = rows[:, slice(*source), None], rows[:, None, slice(*target)]
-        weight = values[:, None, None]
+    def of_block(source: Range, target: Range, shape: tuple[int, ...]) -> jax.Array:
+        y = rows[:, slice(*source)].reshape(-1, *shape[:-1], 1)
+        z = rows[:, slice(*target)].reshape(-1, *shape[:-2], 1, shape[-1])
+        weight = values.reshape(-1, *[1] * len(shape))
         return jnp.sum((y - z) ** 2 - (weight * y**2 + weight * z**2), axis=0)
 
     # A self-loop drops out of the Laplacian, whatever its coefficient would be.
     return tuple(
-        without_diagonal(of_block(ranges[block.source], ranges[block.target]), block.source == block.target)
+        without_diagonal(
+            of_block(ranges[block.source], ranges[block.target], block.shape), block.source == block.target
+        )
         for block in graph.blocks
     )
 

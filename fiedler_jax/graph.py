@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fiedler_jax._arrangement import Arrangement, arranged
 from fiedler_jax._chain import order_chain
+from fiedler_jax._effective import evaluate
 from fiedler_jax._paths import Path, display, is_masked, leaf_shape, leaves_by_path, natural_key, parse_path
 from fiedler_jax.errors import (
     EdgeError,
@@ -39,13 +43,29 @@ class EdgeBlock:
     """All edges from one kernel: entry (i, j) joins unit i of `source` to unit j of `target`.
 
     Edges are undirected. Where `source` and `target` are one group (a recurrent kernel), units i and j are joined
-    by ``|W_ij| + |W_ji|`` and the diagonal drops out.
+    by ``|W_ij| + |W_ji|`` and the diagonal drops out. A shape (blocks, rows, columns) stands for as many blocks of
+    edges, each between its own part of the source and its own part of the target (a grouped convolution).
+
+    Attributes:
+        kernel: path of the kernel; several, joined by commas, where the model makes one kernel of them.
+        source: name of the group of the rows.
+        target: name of the group of the columns.
+        shape: (rows, columns), or (blocks, rows, columns).
+        arrangement: how the block comes from the kernel; None where it is the kernel.
     """
 
     kernel: str
     source: str
     target: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    arrangement: Arrangement | None = None
+
+    @property
+    def leaves(self) -> dict[Path, tuple[int, ...]]:
+        """The parameter leaves the block is made of, with their shapes."""
+        if self.arrangement is None:
+            return {parse_path(self.kernel): self.shape}
+        return self.arrangement.effective.leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +88,13 @@ class NetworkGraph:
         groups: the groups of units.
         blocks: the edge blocks, one per use of a kernel.
         left_out: every parameter leaf without edges, with the reason.
+        not_understood: what `graph_from_model` could not follow, in words; edges may be missing there.
     """
 
     groups: tuple[UnitGroup, ...]
     blocks: tuple[EdgeBlock, ...]
     left_out: tuple[LeftOut, ...] = ()
+    not_understood: tuple[str, ...] = ()
 
     @property
     def num_vertices(self) -> int:
@@ -81,8 +103,8 @@ class NetworkGraph:
 
     @property
     def num_edges(self) -> int:
-        """Number of kernel entries in all blocks."""
-        return sum(rows * columns for rows, columns in (block.shape for block in self.blocks))
+        """Number of pairs of units joined by all blocks: kernel entries, those that join the same pair once."""
+        return sum(math.prod(block.shape) for block in self.blocks)
 
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
@@ -91,18 +113,79 @@ class NetworkGraph:
         return {group.name: (stop - group.size, stop) for group, stop in zip(self.groups, stops, strict=True)}
 
     def __str__(self) -> str:
-        def table(header: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
-            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-            lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-            return [header, *("  " + line for line in lines)]
+        return self.summary()
 
+    def summary(self) -> str:
+        """Tables of the groups of units and where they come from, of the edge blocks, and of what is left out and why.
+
+        Example:
+            >>> import jax.numpy as jnp, fiedler_jax as fj
+            >>> print(fj.graph_from_params({"Dense_0": {"kernel": jnp.ones((4, 2))}}).summary())
+            NetworkGraph: 6 vertices, 8 edges
+            groups
+              input    4  -> Dense_0
+              Dense_0  2  of Dense_0/kernel
+            edge blocks
+              Dense_0/kernel  (4, 2)  input -> Dense_0
+        """
         lines = [f"NetworkGraph: {self.num_vertices} vertices, {self.num_edges} edges"]
-        lines += table("groups", [(group.name, str(group.size)) for group in self.groups])
-        blocks = [(block.kernel, str(block.shape), f"{block.source} -> {block.target}") for block in self.blocks]
-        lines += table("edge blocks", blocks)
-        if self.left_out:
-            lines += table("left out", [(leaf.path, str(leaf.shape), leaf.reason) for leaf in self.left_out])
+        lines += _table("groups", [(group.name, str(group.size), self._origin(group)) for group in self.groups])
+        lines += _table(
+            "edge blocks",
+            [
+                (block.kernel, str(block.shape), f"{block.source} -> {block.target}", str(block.arrangement or ""))
+                for block in self.blocks
+            ],
+        )
+        lines += _table("left out", [(leaf.path, str(leaf.shape), leaf.reason) for leaf in self.left_out])
+        lines += _table("not understood", [(what,) for what in self.not_understood])
         return "\n".join(lines)
+
+    def to_dot(self) -> str:
+        """The graph of groups and edge blocks in the DOT language of Graphviz.
+
+        Example:
+            >>> import jax.numpy as jnp, fiedler_jax as fj
+            >>> print(fj.graph_from_params({"Dense_0": {"kernel": jnp.ones((4, 2))}}).to_dot())
+            digraph {
+              rankdir=LR
+              node [shape=box]
+              "input" [label="input\\n4 units"]
+              "Dense_0" [label="Dense_0\\n2 units"]
+              "input" -> "Dense_0" [label="Dense_0/kernel\\n(4, 2)"]
+            }
+        """
+        lines = ["digraph {", "  rankdir=LR", "  node [shape=box]"]
+        for group in self.groups:
+            lines.append(f"  {_quoted(group.name)} [label={_quoted(group.name, f'{group.size} units')}]")
+        for block in self.blocks:
+            label = _quoted(block.kernel, str(block.shape))
+            lines.append(f"  {_quoted(block.source)} -> {_quoted(block.target)} [label={label}]")
+        return "\n".join([*lines, "}"])
+
+    def _origin(self, group: UnitGroup) -> str:
+        """Whose columns the units of a group are, or, for inputs, who reads them."""
+        made = list(dict.fromkeys(block.kernel for block in self.blocks if block.target == group.name))
+        if made:
+            return "of " + _few(made)
+        read = dict.fromkeys(block.target for block in self.blocks if block.source == group.name)
+        return "-> " + _few(list(read))
+
+
+def _table(header: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return [header, *("  " + line for line in lines)]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _quoted(*lines: str) -> str:
+    return '"' + "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
 
 
 def graph_from_params(params: Any) -> NetworkGraph:
@@ -133,9 +216,9 @@ def graph_from_params(params: Any) -> NetworkGraph:
         >>> print(fj.graph_from_params(params))
         NetworkGraph: 15 vertices, 56 edges
         groups
-          input     4
-          layers_0  8
-          layers_2  3
+          input     4  -> layers_0
+          layers_0  8  of layers_0/kernel
+          layers_2  3  of layers_2/kernel
         edge blocks
           layers_0/kernel  (4, 8)  input -> layers_0
           layers_2/kernel  (8, 3)  layers_0 -> layers_2
@@ -218,27 +301,30 @@ def graph_from_edges(params: Any, edges: Iterable[tuple[str | Iterable[Any], str
     if not blocks:
         raise EdgeError("No edges given. Name at least one: [('Dense_0/kernel', 'input', 'output')].")
     left_out = tuple(
-        LeftOut(display(path), leaf_shape(leaves[path]), _reason(path))
+        LeftOut(display(path), leaf_shape(leaves[path]), reason_by_name(path) or "not stated as an edge block")
         for path in sorted(leaves, key=natural_key)
         if path not in used and not is_masked(leaves[path])
     )
     return NetworkGraph(tuple(UnitGroup(name, size) for name, size in sizes.items()), tuple(blocks), left_out)
 
 
-def kernel_leaves(graph: NetworkGraph, params: Any) -> tuple[Any, ...]:
-    """The kernel of each edge block, as it stands in the parameters, checked against the graph.
+def kernel_leaves(graph: NetworkGraph, params: Any) -> dict[Path, Any]:
+    """The parameter leaves that the edge blocks are made of, checked against the graph.
 
     Raises:
         KernelMismatchError: a kernel is missing, has another shape, or is not real.
         MaskedKernelError: `optax.masked` hides a kernel.
     """
     leaves = leaves_by_path(params)
-    return tuple(_checked_kernel(block, leaves) for block in graph.blocks)
+    return {
+        path: _checked_kernel(path, shape, leaves) for block in graph.blocks for path, shape in block.leaves.items()
+    }
 
 
 def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
-    """The edge weights ``a_ij = |W_ij|`` of each block: nonnegative arrays of shape (source size, target size).
+    """The edge weights ``a_ij`` of each block: nonnegative arrays of the block's shape.
 
+    The weight between two units is the sum of ``|W|`` over all entries of the effective kernel that join them.
     Computed in float32, or in float64 where a kernel is float64. The derivative at a zero weight is zero.
 
     Raises:
@@ -251,12 +337,31 @@ def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
         >>> print(fj.edge_blocks(fj.graph_from_params(params), params)[0])
         [[1. 2.]]
     """
-    kernels = kernel_leaves(graph, params)
-    dtype = compute_dtype(kernels)
-    return tuple(
-        without_diagonal(_magnitude(jnp.asarray(kernel, dtype)), block.source == block.target)
-        for block, kernel in zip(graph.blocks, kernels, strict=True)
-    )
+    return _blocks_of_leaves(graph, _upcast(kernel_leaves(graph, params)))
+
+
+def pull_back(graph: NetworkGraph, leaves: dict[Path, Any], coefficients: Sequence[jax.Array]) -> dict[Path, jax.Array]:
+    """The derivative of ``Σ c_ij a_ij`` with respect to each of the `kernel_leaves`, the coefficients held fixed."""
+    _, transposed = jax.vjp(functools.partial(_blocks_of_leaves, graph), _upcast(leaves))
+    return transposed(tuple(coefficients))[0]
+
+
+def _blocks_of_leaves(graph: NetworkGraph, leaves: dict[Path, jax.Array]) -> tuple[jax.Array, ...]:
+    dtype = compute_dtype(leaves.values())
+    memo: dict[int, Any] = {}
+
+    def weights(block: EdgeBlock) -> jax.Array:
+        if block.arrangement is None:
+            return _magnitude(leaves[parse_path(block.kernel)])
+        kernel = evaluate(block.arrangement.effective, leaves, memo)
+        return arranged(_magnitude(jnp.asarray(kernel, dtype)), block.arrangement, block.shape)
+
+    return tuple(without_diagonal(weights(block), block.source == block.target) for block in graph.blocks)
+
+
+def _upcast(leaves: dict[Path, Any]) -> dict[Path, jax.Array]:
+    dtype = compute_dtype(leaves.values())
+    return {path: jnp.asarray(leaf, dtype) for path, leaf in leaves.items()}
 
 
 def compute_dtype(kernels: Iterable[Any]) -> jnp.dtype:
@@ -266,7 +371,7 @@ def compute_dtype(kernels: Iterable[Any]) -> jnp.dtype:
 
 def without_diagonal(weights: jax.Array, joins_itself: bool) -> jax.Array:
     """Edge weights of a block with its self-loops, if it joins a group to itself, set to zero."""
-    return jnp.where(jnp.eye(len(weights), dtype=bool), 0, weights) if joins_itself else weights
+    return jnp.where(jnp.eye(weights.shape[-1], dtype=bool), 0, weights) if joins_itself else weights
 
 
 def _magnitude(weights: jax.Array) -> jax.Array:
@@ -274,31 +379,32 @@ def _magnitude(weights: jax.Array) -> jax.Array:
     return weights * jnp.sign(weights)
 
 
-def _checked_kernel(block: EdgeBlock, leaves: dict[Path, Any]) -> Any:
-    path = parse_path(block.kernel)
+def _checked_kernel(path: Path, shape: tuple[int, ...], leaves: dict[Path, Any]) -> Any:
+    name = display(path)
     if path not in leaves:
         raise KernelMismatchError(
-            f"The graph has an edge block {block.kernel} of shape {block.shape}, but the parameters hold only "
+            f"The graph has edges from {name} of shape {shape}, but the parameters hold only "
             f"{_names(leaves, near=path)}. Build the graph from the same parameters."
         )
     leaf = leaves[path]
     if is_masked(leaf):
         raise MaskedKernelError(
-            f"The mask hides {block.kernel}, an edge block of the graph. Let the mask include every kernel of the "
+            f"The mask hides {name}, which gives edges to the graph. Let the mask include every kernel of the "
             "graph, or build the graph from the visible ones with fj.graph_from_edges."
         )
-    if leaf_shape(leaf) != block.shape:
+    if leaf_shape(leaf) != shape:
         raise KernelMismatchError(
-            f"{block.kernel} has shape {leaf_shape(leaf)} in the parameters but {block.shape} in the graph. Build the "
+            f"{name} has shape {leaf_shape(leaf)} in the parameters but {shape} in the graph. Build the "
             "graph from the same parameters; under jax.vmap map over the whole update."
         )
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        raise KernelMismatchError(f"{block.kernel} is {leaf.dtype}; edge weights need a real floating dtype.")
+        raise KernelMismatchError(f"{name} is {leaf.dtype}; edge weights need a real floating dtype.")
     return leaf
 
 
-def _reason(path: Path) -> str:
-    return _REASONS.get(path[-1] if path else "", "not stated as an edge block")
+def reason_by_name(path: Path) -> str | None:
+    """Why a leaf of this name has no edges in a chain."""
+    return _REASONS.get(path[-1] if path else "")
 
 
 def _names(leaves: dict[Path, Any], near: Path | None = None) -> str:

@@ -34,7 +34,7 @@ class Laplacian:
     are differentiable, computed in float32 or float64. A vector is an array of shape (n,), several are rows (b, n).
 
     Attributes:
-        blocks: nonnegative edge weights of each block.
+        blocks: nonnegative edge weights of each block, (rows, columns) or (blocks, rows, columns).
         degrees: degree of each vertex, shape (n,).
         placements: where each block stands.
         groups: vertex range of each group of units.
@@ -139,15 +139,16 @@ class Laplacian:
         return _sum_by_group(
             self.groups,
             self.placements,
-            [x[..., slice(*where.source)] @ block for block, where in zip(self.blocks, self.placements, strict=True)],
-            [x[..., slice(*where.target)] @ block.T for block, where in zip(self.blocks, self.placements, strict=True)],
+            [_product(x, where.source, block) for block, where in zip(self.blocks, self.placements, strict=True)],
+            [_product(x, where.target, block.mT) for block, where in zip(self.blocks, self.placements, strict=True)],
         )
 
     def _edge_sum(self, y: jax.Array) -> jax.Array:
         by_row = []
         for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
-            terms = block * (y[slice(*source), None] - y[None, slice(*target)]) ** 2
-            by_row.append(jnp.sum(terms, axis=1) / (2 if symmetric else 1))
+            rows = y[slice(*source)].reshape(*block.shape[:-1], 1)
+            columns = y[slice(*target)].reshape(*block.shape[:-2], 1, block.shape[-1])
+            by_row.append(jnp.sum(block * (rows - columns) ** 2, axis=-1).ravel() / (2 if symmetric else 1))
         return _stable_sum(jnp.concatenate(by_row))
 
 
@@ -217,9 +218,21 @@ def _from_blocks(
     blocks: tuple[jax.Array, ...], placements: tuple[Placement, ...], groups: tuple[Range, ...], normalized: bool
 ) -> Laplacian:
     degrees = _sum_by_group(
-        groups, placements, [jnp.sum(block, axis=0) for block in blocks], [jnp.sum(block, axis=1) for block in blocks]
+        groups,
+        placements,
+        [jnp.sum(block, axis=-2).ravel() for block in blocks],
+        [jnp.sum(block, axis=-1).ravel() for block in blocks],
     )
     return Laplacian(blocks, degrees, placements, groups, normalized)
+
+
+def _product(x: jax.Array, rows: Range, block: jax.Array) -> jax.Array:
+    """The product of the part of x at `rows` with a block (rows, columns), or with each of (blocks, rows, columns)."""
+    part = x[..., slice(*rows)]
+    if block.ndim == 2:
+        return part @ block
+    parts = part.reshape(*part.shape[:-1], *block.shape[:-1])
+    return jnp.einsum("...gr,grc->...gc", parts, block).reshape(*part.shape[:-1], -1)
 
 
 def _stable_sum(by_row: jax.Array) -> jax.Array:

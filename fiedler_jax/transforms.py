@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from fiedler_jax._paths import canonical_path, display, is_masked
+from fiedler_jax._paths import canonical_path, is_masked
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, is_usable
 from fiedler_jax.errors import HyperparameterError, MissingParamsError, StateNotFoundError
 from fiedler_jax.fiedler import (
@@ -18,7 +18,7 @@ from fiedler_jax.fiedler import (
     coefficient_rows,
     laplacian_eigenpairs,
 )
-from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves
+from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves, pull_back
 from fiedler_jax.laplacian import Laplacian, laplacian
 
 Strength = jax.typing.ArrayLike | optax.Schedule
@@ -166,7 +166,7 @@ def add_fiedler_penalty(
         if not jax.tree.leaves(params, is_leaf=is_masked):
             return _initial_state(graph.num_vertices if graph else 0, num, jnp.dtype(jnp.float32))
         net = network(params)
-        return _initial_state(net.num_vertices, num, compute_dtype(kernel_leaves(net, params)))
+        return _initial_state(net.num_vertices, num, compute_dtype(kernel_leaves(net, params).values()))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -333,11 +333,11 @@ def _scheduled(state: FiedlerPenaltyState, lap: Laplacian, pairs: EigenResult, l
 def _add_to_kernels(
     updates: optax.Updates, graph: NetworkGraph, params: Any, coefficients: Iterable[jax.Array]
 ) -> optax.Updates:
-    """Updates with ``c_ij sign(W_ij)`` added at every kernel of the graph, in the updates' own dtypes."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
-    names = [display(canonical_path(key_path)) for key_path, _ in leaves]
-    added = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
-    for block, kernel, coefficient in zip(graph.blocks, kernel_leaves(graph, params), coefficients, strict=True):
-        update = added[block.kernel]
-        added[block.kernel] = update + (coefficient * jnp.sign(kernel)).astype(update.dtype)
-    return treedef.unflatten([added[name] for name in names])
+    """Updates with the derivative of ``Σ c_ij a_ij`` added at every kernel of the graph, in the updates' own dtypes."""
+    added = pull_back(graph, kernel_leaves(graph, params), tuple(coefficients))
+
+    def at_leaf(key_path: Any, update: Any) -> Any:
+        gradient = added.get(canonical_path(key_path))
+        return update if gradient is None else update + gradient.astype(update.dtype)
+
+    return jax.tree_util.tree_map_with_path(at_leaf, updates, is_leaf=is_masked)

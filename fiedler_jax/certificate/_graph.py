@@ -102,7 +102,9 @@ def graph_of(lap: Laplacian, ignore_isolated: bool) -> Graph:
         weights = np.asarray(block, np.float64)
         # The two triangles may differ by rounding; the quadratic form takes their mean.
         weights = np.triu(weights + weights.T, 1) / 2 if symmetric else weights
-        edges.append(Edges(np.arange(*source), np.arange(*target), weights))
+        parts = weights.reshape(-1, *weights.shape[-2:])
+        rows, columns = (np.arange(*ends).reshape(len(parts), -1) for ends in (source, target))
+        edges += map(Edges, rows, columns, parts)
     vertices = np.arange(lap.num_vertices)
     degrees = _degrees(edges, len(vertices))
     if not np.all(np.isfinite(degrees)):

@@ -1,0 +1,147 @@
+"""Loops and branches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fiedler_jax._effective import Effective, computed
+from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._jaxpr import as_program
+from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
+from fiedler_jax.tracing._units import no_units
+
+
+def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A loop over layers, whose parameters are stacked, is a step per layer; a loop over time is one step.
+
+    In the latter, a unit that is carried from step to step is one unit, and so is an input at every step.
+    """
+    params = equation.params
+    program = as_program(params["jaxpr"])
+    assert program is not None
+    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    consts, carry = list(values[:num_consts]), list(values[num_consts : num_consts + num_carry])
+    stacked = [trace.units.simplest(v) if isinstance(v, np.ndarray) else v for v in values[num_consts + num_carry :]]
+    by_layer = bool(leaves_of(stacked)) or any(
+        isinstance(v, np.ndarray) and v.shape[0] > 1 and trace.units.linked(v) for v in stacked
+    )
+    if by_layer:
+        steps = range(params["length"])
+        slices: list[list[Value]] = []
+        for step in reversed(steps) if params["reverse"] else steps:
+            given = [_at_step(value, step) for value in stacked]
+            results = trace.run(trace, program, [*consts, *carry, *given])
+            carry = results[:num_carry]
+            slices.append(results[num_carry:])
+        if params["reverse"]:
+            slices.reverse()
+        gathered = zip(*slices, strict=True) if slices else ()
+        out_shapes = [shape_of(v) for v in equation.outvars[num_carry:]]
+        return [*carry, *(_stacked(trace, list(ys), shape) for ys, shape in zip(gathered, out_shapes, strict=True))]
+    xs = [v if isinstance(v, Effective) else trace.units.united_over(v, [0]) for v in stacked]
+    first = [_at_step(value, 0) for value in xs]
+    results = _one_step(trace, program, consts, carry, first)
+    ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])
+    return [*results[:num_carry], *ys]
+
+
+def while_(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A loop of unknown length, as one over time."""
+    params = equation.params
+    program = as_program(params["body_jaxpr"])
+    assert program is not None
+    consts = values[params["cond_nconsts"] :]
+    skipped = params["body_nconsts"]
+    return _one_step(trace, program, list(consts[:skipped]), list(consts[skipped:]), [])
+
+
+def _one_step(
+    trace: Trace, program: Any, consts: list[Value], carry: list[Value], xs: list[Value]
+) -> list[Value]:
+    """One step of a loop, after which what is carried out is what was carried in."""
+    inside: list[Value] = []
+    variables = program.inputs[len(consts) : len(consts) + len(carry)]
+    for value, variable, result in zip(carry, variables, program.outputs, strict=False):
+        if variable is result:
+            inside.append(value)
+            continue
+        trace.used([value], "is where a loop starts")
+        floating = jnp.issubdtype(variable.aval.dtype, jnp.floating)
+        shape = shape_of(variable)
+        begun = trace.units.fresh(shape, "carry") if floating else no_units(len(shape))
+        trace.units.unite(begun, identities(value))
+        inside.append(begun)
+    results = trace.run(trace, program, [*consts, *inside, *xs])
+    for i, (value, result) in enumerate(zip(inside, results, strict=False)):
+        if isinstance(value, np.ndarray):
+            trace.used([result], "is carried through a loop")
+            results[i] = _carried(trace, value, identities(result))
+    return results
+
+
+def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    units = trace.units
+    found = units.simplest(after)
+    if np.all(found < 0):
+        return units.simplest(before) if units.linked(before) else no_units(before.ndim)
+    # Elements of the carry that were united with no kernel's units have only to follow.
+    return combined(trace, before, found)
+
+
+def _at_step(value: Value, step: int) -> Value:
+    if isinstance(value, np.ndarray):
+        return value[step] if value.shape[0] > 1 else value[0]
+    if not value.leaves and not value.known:
+        return Effective(value.shape[1:], value.dtype)
+    (one,) = computed(
+        f"step {step}",
+        lambda stack: jax.lax.index_in_dim(stack, step, keepdims=False),
+        [value],
+        [(value.shape[1:], value.dtype)],
+        structural=True,
+    )
+    return one.at(f"[{step}]")
+
+
+def _stacked(trace: Trace, steps: list[Value], shape: tuple[int, ...]) -> Value:
+    """What a loop gives at each step, side by side."""
+    if all(isinstance(value, Effective) for value in steps):
+        effective = [value for value in steps if isinstance(value, Effective)]
+        return computed("stack", lambda *a: jnp.stack(a), effective, [(shape, effective[0].dtype)], True)[0]
+    all_ids = [trace.units.simplest(identities(value)) for value in steps]
+    full = np.broadcast_shapes(*(ids.shape for ids in all_ids))
+    return trace.units.simplest(np.stack([np.broadcast_to(ids, full) for ids in all_ids]))
+
+
+def _lost(trace: Trace, value: Effective) -> np.ndarray:
+    trace.used([value], "is given out by a loop")
+    return no_units(len(value.shape) + 1)
+
+
+def cond(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Every branch is followed; what they give is one unit."""
+    index, *operands = values
+    programs = [program for program in map(as_program, equation.params["branches"]) if program is not None]
+    chosen = trace.known(index)
+    if chosen is not None:
+        programs = [programs[min(max(int(chosen), 0), len(programs) - 1)]]
+    branches = [trace.run(trace, program, operands) for program in programs]
+    return [_either(trace, list(results)) for results in zip(*branches, strict=True)]
+
+
+def _either(trace: Trace, results: list[Value]) -> Value:
+    effective = [value for value in results if isinstance(value, Effective)]
+    if len(effective) == len(results) and len({id(value) for value in effective}) == 1:
+        return results[0]
+    if leaves_of(results):
+        trace.not_understood("parameters chosen by a computed condition", results)
+    found = identities(results[0])
+    for other in results[1:]:
+        found = combined(trace, found, identities(other))
+    return found
+
+
+RULES: dict[str, Rule] = {"scan": scan, "while": while_, "cond": cond}

@@ -1,0 +1,156 @@
+"""Operations element by element, and those along an axis: where units stay, where they unite, where they are lost."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
+from fiedler_jax.tracing._units import NO_UNIT, has_units, no_units, varied
+
+_ADD = ("add", "sub", "add_any")
+_MULTIPLY = ("mul", "div")
+_OTHER = """
+abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj convert_element_type
+cos cosh digamma erf erf_inv erfc exp exp2 expm1 floor igamma igammac imag integer_pow lgamma log log1p logistic max min
+mulhi neg nextafter not or polygamma population_count pow real regularized_incomplete_beta rem round rsqrt select_n
+shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square tan tanh xor zeta
+""".split()
+_UNCHANGED = """
+copy copy_p device_put name optimization_barrier pbroadcast pcast pvary reduce_precision reshard sharding_constraint
+stop_gradient layout_constraint
+""".split()
+# A decision, or a random number, is no unit.
+_DECISIONS = """
+argmax argmin eq eq_to ge gt is_finite le le_to lt lt_to ne bitcast_convert_type random_bits random_clone random_fold_in
+random_gamma random_seed random_split random_unwrap random_wrap threefry2x32 rng_bit_generator rng_uniform top_k_indices
+""".split()
+_REDUCTIONS = """
+reduce reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor
+""".split()
+_CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum".split()
+_WINDOWS = "reduce_window reduce_window_max reduce_window_min reduce_window_sum".split()
+
+
+def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The identities of an elementwise operation on two activations: unit i of one is unit i of the other.
+
+    Where one of them varies along an axis on which the other does not, it keeps its identities: a mask or a scalar
+    gate is not united with all the units it multiplies. Only the elements of an input, not yet units of any kernel,
+    may be united along such an axis. An outer product has none.
+    """
+    units = trace.units
+    a, b = units.simplest(some), units.simplest(others)
+    if not has_units(a) or not has_units(b):
+        return b if has_units(b) else a
+    if varied(a) != varied(b):
+        if varied(a) < varied(b):
+            a, b = b, a
+        if not varied(b) < varied(a):
+            if units.linked(a) == units.linked(b):
+                return no_units(a.ndim)
+            return a if units.linked(a) else b
+        if units.linked(a) or not units.linked(b):
+            return a
+    units.unite(a, b)
+    return units.simplest(np.where(a >= 0, a, b))
+
+
+def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Units unite with those of the other activations; biases, scales and constants leave them as they are."""
+    (output,) = equation.outvars
+    rank = len(output.aval.shape)
+    name = equation.primitive.name
+    activations = [value for value in values if isinstance(value, np.ndarray)]
+    if leaves_of(values):
+        kind = "added to" if name in _ADD else "scales" if name in _MULTIPLY else f"enters {name} with"
+        trace.used(values, f"{kind} units")
+    found = no_units(rank)
+    # A scalar, such as the bounds of clamp, has no place of its own.
+    for ids in activations:
+        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank))
+    return [found if np.dtype(bool) != output.aval.dtype else no_units(rank)]
+
+
+def unchanged(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Outputs are the inputs."""
+    return list(values)
+
+
+def decision(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Comparisons, indices and random numbers are no units."""
+    trace.used(values, f"enters {equation.primitive.name}")
+    return list(of_outputs(equation))
+
+
+def lost_where_varied(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Identities after an operation that mixes all elements along some axes: none, if they vary there."""
+    found = trace.units.simplest(ids)
+    return no_units(found.ndim) if varied(found) & set(axes) else found
+
+
+def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A statistic over an axis along which the units vary is none of them; over positions it is the unit itself."""
+    axes = equation.params["axes"] if "axes" in equation.params else equation.params["dimensions"]
+    kept = [lost_where_varied(trace, identities(value), axes) for value in values[: len(equation.outvars)]]
+    return [np.squeeze(ids, axis=tuple(axes)) for ids in kept]
+
+
+def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """As a reduction, but the axis stays."""
+    return [lost_where_varied(trace, identities(values[0]), [equation.params["axis"]])]
+
+
+def sort(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Sorting positions leaves a unit what it is; sorting units makes them order statistics."""
+    return [lost_where_varied(trace, identities(value), [equation.params["dimension"]]) for value in values]
+
+
+def top_k(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """As sorting; the indices are no units."""
+    rank = len(shape_of(equation.outvars[0]))
+    axis = equation.params.get("axis", -1) % rank
+    return [lost_where_varied(trace, identities(values[0]), [axis]), no_units(rank)]
+
+
+def fft(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A transform along the last axes mixes what lies there."""
+    rank = len(shape_of(equation.outvars[0]))
+    return [lost_where_varied(trace, identities(values[0]), range(rank - len(equation.params["fft_lengths"]), rank))]
+
+
+def windows(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Pooling: over positions a unit stays itself; windows of units that do not overlap become one unit each."""
+    ids = trace.units.simplest(identities(values[0]))
+    params = equation.params
+    sizes, strides = params["window_dimensions"], params["window_strides"]
+    pooled = [axis for axis in varied(ids) if sizes[axis] > 1 or strides[axis] > 1]
+    plain = all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
+    if not pooled:
+        return [ids]
+    if not plain or any(strides[axis] < sizes[axis] for axis in pooled):
+        if trace.units.linked(ids):
+            return [no_units(ids.ndim)]
+        return [trace.units.united_over(ids, pooled)]
+    for axis in pooled:
+        low, _ = params["padding"][axis]
+        count, size, stride = shape_of(equation.outvars[0])[axis], sizes[axis], strides[axis]
+        places = np.arange(count)[:, None] * stride + np.arange(size) - low
+        inside = (places >= 0) & (places < ids.shape[axis])
+        window = np.moveaxis(ids, axis, -1)[..., np.where(inside, places, 0)]
+        window = np.where(inside, window, NO_UNIT)
+        ids = np.moveaxis(trace.units.united_over(window, [window.ndim - 1])[..., 0], -1, axis)
+    return [ids]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((*_ADD, *_MULTIPLY, *_OTHER), elementwise),
+    **dict.fromkeys(_UNCHANGED, unchanged),
+    **dict.fromkeys(_DECISIONS, decision),
+    **dict.fromkeys(_REDUCTIONS, reduction),
+    **dict.fromkeys(_CUMULATIVE, cumulative),
+    **dict.fromkeys(_WINDOWS, windows),
+    "sort": sort,
+    "top_k": top_k,
+    "fft": fft,
+}

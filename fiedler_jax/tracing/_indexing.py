@@ -1,0 +1,128 @@
+"""Gathers and scatters: embedding tables, positions, and units picked by an index."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fiedler_jax._effective import Effective
+from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._movement import chosen
+from fiedler_jax.tracing._products import kernel_name
+from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, of_outputs, shape_of
+from fiedler_jax.tracing._units import varied
+
+
+def gather(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    if isinstance(values[0], Effective) and values[0].leaves:
+        return [_embedded(trace, equation, values)]
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    full, rank = shape_of(equation.invars[0]), len(shape_of(equation.outvars[0]))
+    ids = trace.units.simplest(identities(values[0]))
+    picked = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis]]
+    picked = [axis for axis in picked if axis not in numbers.operand_batching_dims]
+    indices = trace.known(values[1])
+    if varied(ids) & set(picked) and indices is not None and not numbers.operand_batching_dims:
+        exact = _picked_exactly(ids, indices, equation)
+        if exact is not None:
+            return [trace.units.simplest(exact)]
+    ids = chosen(trace, ids, picked, equation, values)
+    return [_placed(ids, numbers, numbers.collapsed_slice_dims, rank)]
+
+
+def _placed(ids: np.ndarray, numbers: Any, dropped: Sequence[int], rank: int) -> np.ndarray:
+    """Identities of slices, without the dropped axes, among the axes of a gather's output."""
+    shape = [1] * rank
+    batch = [axis for axis in range(rank) if axis not in numbers.offset_dims]
+    for own, index_axis in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True):
+        shape[batch[index_axis]] = ids.shape[own]
+    left = [axis for axis in range(ids.ndim) if axis not in dropped and axis not in numbers.operand_batching_dims]
+    for axis, own in zip(numbers.offset_dims, left, strict=True):
+        shape[axis] = ids.shape[own]
+    batched = list(numbers.operand_batching_dims)
+    order = sorted(batched + left, key=lambda own: _output_axis(own, numbers, left, batch))
+    return ids.transpose(*order, *dropped).reshape(shape)
+
+
+def _output_axis(own: int, numbers: Any, left: list[int], batch: list[int]) -> int:
+    if own in left:
+        return numbers.offset_dims[left.index(own)]
+    return batch[numbers.start_indices_batching_dims[numbers.operand_batching_dims.index(own)]]
+
+
+def _picked_exactly(ids: np.ndarray, indices: np.ndarray, equation: Any) -> np.ndarray | None:
+    """Identities of a gather by known indices, where each index picks single elements of its axis."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    indexed = list(numbers.start_index_map)
+    if any(sizes[axis] != 1 for axis in indexed):
+        return None
+    full = shape_of(equation.invars[0])
+    expanded = np.broadcast_to(ids, [full[a] if a in indexed else ids.shape[a] for a in range(ids.ndim)])
+    front = np.moveaxis(expanded, indexed, range(len(indexed)))
+    places = tuple(np.clip(indices[..., i], 0, full[axis] - 1) for i, axis in enumerate(indexed))
+    # Axes: those of the indices, then those of the operand that are not indexed.
+    taken = front[places]
+    rest = [axis for axis in range(ids.ndim) if axis not in indexed]
+    kept = [axis for axis in range(ids.ndim) if axis not in numbers.collapsed_slice_dims]
+    batch = indices.ndim - 1
+    for position, axis in enumerate(kept):
+        if axis not in rest:
+            taken = np.expand_dims(taken, batch + position)
+    rank = len(shape_of(equation.outvars[0]))
+    others = [axis for axis in range(rank) if axis not in numbers.offset_dims]
+    return np.moveaxis(taken, range(rank), [*others, *numbers.offset_dims])
+
+
+def _embedded(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarray:
+    """Rows of a table looked up by an input: edges between a vertex for each row and the features."""
+    kernel = values[0]
+    assert isinstance(kernel, Effective)
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    (out,) = of_outputs(equation)
+    rows = list(numbers.collapsed_slice_dims)
+    if len(kernel.shape) != 2 or len(rows) != 1 or sizes[1 - rows[0]] != kernel.shape[1 - rows[0]]:
+        trace.not_understood("parameters picked by a computed index", values)
+        return out
+    name = kernel_name(kernel)
+    shapes = [[size if (axis in rows) == at_rows else 1 for axis, size in enumerate(kernel.shape)] for at_rows in (1, 0)]
+    source = trace.units.fresh(shapes[0], f"{name} rows")
+    target = trace.units.fresh(shapes[1], name)
+    trace.multiply(Product(kernel, source, target))
+    return _placed(target, numbers, rows, out.ndim)
+
+
+def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """What is written joins the units that were there, position by position."""
+    numbers = equation.params["dimension_numbers"]
+    full = shape_of(equation.invars[0])
+    ids, update = (trace.units.simplest(identities(values[i])) for i in (0, 2))
+    trace.used([values[0], values[2]], f"enters {equation.primitive.name}")
+    batching = dict(zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True))
+    scattered = [axis for axis in range(update.ndim) if axis not in numbers.update_window_dims]
+    update = chosen(trace, update, [a for i, a in enumerate(scattered) if i not in batching.values()], equation, values)
+    window = [axis for axis in range(len(full)) if axis not in numbers.inserted_window_dims and axis not in batching]
+    from_update = {own: axis for own, axis in zip(window, numbers.update_window_dims, strict=True)}
+    from_update |= {own: scattered[index_axis] for own, index_axis in batching.items()}
+    partial = [
+        own
+        for own in range(len(full))
+        if own not in batching
+        and (own not in from_update or shape_of(equation.invars[2])[from_update[own]] < full[own])
+    ]
+    ids = chosen(trace, ids, partial, equation, values)
+    update = chosen(trace, update, [from_update[own] for own in partial if own in from_update], equation, values)
+    order = [from_update[own] for own in sorted(from_update)]
+    rest = [axis for axis in range(update.ndim) if axis not in order]
+    moved = update.transpose(*order, *rest).reshape([update.shape[axis] for axis in order])
+    shape = [1] * len(full)
+    for place, own in enumerate(sorted(from_update)):
+        shape[own] = moved.shape[place]
+    placed = moved.reshape(shape)
+    return [combined(trace, ids, placed)]
+
+
+RULES: dict[str, Rule] = {
+    "gather": gather,
+    **dict.fromkeys(["scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter_mul"], scatter),
+    **dict.fromkeys(["scatter-min", "scatter_min", "scatter-max", "scatter_max"], scatter),
+}

@@ -1,0 +1,72 @@
+"""The interpretation of a program on unit identities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fiedler_jax._effective import Effective, computed
+from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products
+from fiedler_jax.tracing._jaxpr import Program, bound, equations, inner_program, literal_value
+from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
+from fiedler_jax.tracing._units import has_units
+
+_RULES: dict[str, Rule] = {
+    **_control.RULES,
+    **_elementwise.RULES,
+    **_movement.RULES,
+    **_indexing.RULES,
+    **_products.RULES,
+}
+
+
+def run(trace: Trace, program: Program, values: Sequence[Value]) -> list[Value]:
+    """The values of a program's outputs from those of its inputs; what it multiplies is noted in the trace."""
+    known: dict[Any, Value] = dict(zip(program.inputs, values, strict=True))
+    known |= {v: _constant(c) for v, c in zip(program.jaxpr.constvars, program.constants, strict=True)}
+
+    def read(variable: Any) -> Value:
+        is_literal, number = literal_value(variable)
+        return _constant(number) if is_literal else known[variable]
+
+    for equation in equations(program):
+        results = _results(trace, equation, [read(variable) for variable in equation.invars])
+        known.update(zip(equation.outvars, results, strict=True))
+    return [read(variable) for variable in program.outputs]
+
+
+def _results(trace: Trace, equation: Any, values: Sequence[Value]) -> Sequence[Value]:
+    name = equation.primitive.name
+    if all(isinstance(value, Effective) for value in values):
+        effective = [value for value in values if isinstance(value, Effective)]
+        if name not in _control.RULES and (inner := inner_program(equation)) is not None:
+            return run(trace, inner, values)
+        return _of_parameters(equation, effective)
+    rule = _RULES.get(name)
+    if rule is not None:
+        results = rule(trace, equation, values)
+        lost = len(results) < len(equation.outvars)
+        return [*results, *of_outputs(equation)[len(results) :]] if lost else results
+    inner = inner_program(equation)
+    if inner is not None:
+        return run(trace, inner, values)
+    if leaves_of(values) or any(has_units(identities(value)) for value in values):
+        trace.not_understood(f"operation '{name}'", values)
+    return of_outputs(equation)
+
+
+def _of_parameters(equation: Any, values: list[Effective]) -> list[Effective]:
+    """The outputs of an equation on parameters and constants alone."""
+    name, (first, *_) = equation.primitive.name, equation.outvars
+    if name == "convert_element_type" and values[0].leaves:
+        old, new = values[0].dtype, first.aval.dtype
+        if jnp.issubdtype(old, jnp.floating) and jnp.issubdtype(new, jnp.floating):
+            return [values[0].cast(new)]
+    outputs = [(shape_of(variable), variable.aval.dtype) for variable in equation.outvars]
+    return computed((name, equation.params), bound(equation), values, outputs, name in _movement.STRUCTURAL)
+
+
+def _constant(value: Any) -> Effective:
+    dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
+    return Effective(np.shape(value), dtype, value=value)

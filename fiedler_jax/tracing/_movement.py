@@ -1,0 +1,177 @@
+"""Operations that move elements about: their identities move with them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._units import NO_UNIT, has_units, no_units, varied
+
+
+def reshaped(ids: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
+    """Identities of an array of the old shape after a reshape; groups of axes without any variation stay of size one."""
+    if 0 in old:
+        return no_units(len(new))
+    expanded, sizes = [], []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        # The smallest runs of old and of new axes that hold equally many elements.
+        while (left := math.prod(old[first_i:i])) != (right := math.prod(new[first_j:j])):
+            if left < right:
+                i += 1
+            else:
+                j += 1
+        varies = any(ids.shape[axis] > 1 for axis in range(first_i, i))
+        expanded += [old[axis] if varies else 1 for axis in range(first_i, i)]
+        sizes += [new[axis] if varies else 1 for axis in range(first_j, j)]
+    return np.broadcast_to(ids, expanded).reshape(sizes)
+
+
+def reshape(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids = trace.units.simplest(identities(values[0]))
+    return [trace.units.simplest(reshaped(ids, shape_of(equation.invars[0]), shape_of(equation.outvars[0])))]
+
+
+def transpose(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    return [np.transpose(identities(values[0]), equation.params["permutation"])]
+
+
+def broadcast_in_dim(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids, shape = identities(values[0]), [1] * len(shape_of(equation.outvars[0]))
+    for axis, size in zip(equation.params["broadcast_dimensions"], ids.shape, strict=True):
+        shape[axis] = size
+    return [ids.reshape(shape)]
+
+
+def squeeze(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    return [np.squeeze(identities(values[0]), axis=tuple(equation.params["dimensions"]))]
+
+
+def reverse(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    return [np.flip(identities(values[0]), axis=tuple(equation.params["dimensions"]))]
+
+
+def part(ids: np.ndarray, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+    """A slice of identities."""
+    spans = zip(ids.shape, starts, stops, steps, strict=True)
+    return ids[tuple(slice(None) if size == 1 else slice(start, stop, step) for size, start, stop, step in spans)]
+
+
+def slice_(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids, params = identities(values[0]), equation.params
+    steps = params["strides"] or [1] * ids.ndim
+    return [part(ids, params["start_indices"], params["limit_indices"], steps)]
+
+
+def split(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids, axis = identities(values[0]), equation.params["axis"]
+    stops = np.cumsum(equation.params["sizes"])
+    if ids.shape[axis] == 1:
+        return [ids] * len(stops)
+    return list(np.split(ids, stops[:-1], axis=axis))
+
+
+def pad(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Padding is no unit; but padded positions of a unit are that unit, like the positions that were there."""
+    ids = trace.units.simplest(identities(values[0]))
+    for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
+        size = shape_of(equation.invars[0])[axis]
+        if (low, high, interior) == (0, 0, 0) or (ids.shape[axis] == 1 and size > 1) or not has_units(ids):
+            continue
+        full = shape_of(equation.outvars[0])[axis]
+        places = low + np.arange(size) * (interior + 1)
+        inside = (places >= 0) & (places < full)
+        padded = np.full((*ids.shape[:axis], full, *ids.shape[axis + 1 :]), NO_UNIT, np.int32)
+        np.moveaxis(padded, axis, 0)[places[inside]] = np.moveaxis(ids, axis, 0)[inside]
+        ids = padded
+    return [ids]
+
+
+def concatenate(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Side by side; a part without units, such as a class token, joins the positions of the units beside it."""
+    axis = equation.params["dimension"]
+    parts = [trace.units.simplest(identities(value)) for value in values]
+    sizes = [shape_of(variable)[axis] for variable in equation.invars]
+    beside = [(ids, size) for ids, size in zip(parts, sizes, strict=True) if has_units(ids)]
+    if not beside:
+        return [no_units(parts[0].ndim)]
+    filler = beside[0][0]
+    if all(size > 1 and ids.shape == filler.shape and np.array_equal(ids, filler) for ids, size in beside):
+        if filler.shape[axis] == 1:
+            return [filler]
+    shape = np.broadcast_shapes(*((*ids.shape[:axis], *ids.shape[axis + 1 :]) for ids in parts))
+    full = [
+        np.broadcast_to(ids, (*shape[:axis], size, *shape[axis:])) for ids, size in zip(parts, sizes, strict=True)
+    ]
+    return [np.concatenate(full, axis=axis)]
+
+
+def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, values: Sequence[Value]) -> np.ndarray:
+    """Identities after positions along some axes were picked by an index not known beforehand.
+
+    Positions of one unit are that unit; elements of an input become one; units of kernels cannot be told apart any
+    more, which is noted.
+    """
+    ids = trace.units.simplest(ids)
+    axes = sorted(varied(ids) & set(axes))
+    if not axes:
+        return ids
+    if not trace.units.linked(ids):
+        return trace.units.united_over(ids, axes)
+    trace.not_understood(f"{equation.primitive.name} of units by a computed index", values)
+    return no_units(ids.ndim)
+
+
+def dynamic_slice(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids, sizes = trace.units.simplest(identities(values[0])), equation.params["slice_sizes"]
+    starts = [trace.known(value) for value in values[1:]]
+    full = shape_of(equation.invars[0])
+    for axis in varied(ids):
+        if sizes[axis] < full[axis] and starts[axis] is not None:
+            start = min(max(int(starts[axis]), 0), full[axis] - sizes[axis])
+            ids = ids.take(range(start, start + sizes[axis]), axis=axis)
+    moving = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis] and starts[axis] is None]
+    return [chosen(trace, ids, moving, equation, values)]
+
+
+def dynamic_update_slice(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids, update = (trace.units.simplest(identities(value)) for value in values[:2])
+    full, sizes = shape_of(equation.invars[0]), shape_of(equation.invars[1])
+    starts = [trace.known(value) for value in values[2:]]
+    moving = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis]]
+    if all(starts[axis] is not None for axis in moving) and (varied(ids) | varied(update)) & set(moving):
+        shape = [max(a, b) for a, b in zip(ids.shape, update.shape, strict=True)]
+        for axis in moving:
+            shape[axis] = full[axis]
+        written = np.broadcast_to(ids, shape).copy()
+        places = [slice(None)] * ids.ndim
+        for axis in moving:
+            start = min(max(int(starts[axis]), 0), full[axis] - sizes[axis])  # pyright: ignore[reportArgumentType]
+            places[axis] = slice(start, start + sizes[axis])
+        written[tuple(places)] = update
+        return [written]
+    update = chosen(trace, update, moving, equation, values)
+    return [combined(trace, chosen(trace, ids, moving, equation, values), update)]
+
+
+RULES: dict[str, Rule] = {
+    "reshape": reshape,
+    "transpose": transpose,
+    "broadcast_in_dim": broadcast_in_dim,
+    "squeeze": squeeze,
+    "rev": reverse,
+    "slice": slice_,
+    "split": split,
+    "pad": pad,
+    "concatenate": concatenate,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+}
+
+# What only moves entries of a parameter leaves a kernel in its own precision.
+STRUCTURAL = frozenset([*RULES, "copy", "gather", "expand_dims"]) - {"dynamic_update_slice"}

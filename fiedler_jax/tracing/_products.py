@@ -1,0 +1,193 @@
+"""Products and convolutions: where the edges come from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fiedler_jax._effective import Effective, constant_value
+from fiedler_jax._paths import display
+from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._units import has_units, no_units, varied
+
+
+def kernel_name(kernel: Effective) -> str:
+    """The layer a kernel belongs to: what the paths of its leaves begin with, and its place in a stack."""
+    paths = list(kernel.leaves)
+    common = paths[0][:-1] if len(paths[0]) > 1 else paths[0]
+    while len(paths) > 1 and common and any(path[: len(common)] != common for path in paths):
+        common = common[:-1]
+    return (display(common) or " + ".join(map(display, paths))) + kernel.place
+
+
+def placed(ids: np.ndarray, axes: Sequence[int], rank: int) -> np.ndarray:
+    """Identities whose axis i stands at axes[i] among so many axes."""
+    shape = [1] * rank
+    for axis, size in zip(axes, ids.shape, strict=True):
+        shape[axis] = size
+    return ids.transpose(np.argsort(axes)).reshape(shape)
+
+
+def source_units(trace: Trace, ids: np.ndarray, shape: Sequence[int], kernel: Effective) -> np.ndarray:
+    """Units for every row of a kernel: new ones where the activation has none."""
+    if not has_units(ids):
+        return trace.units.fresh(shape, f"{kernel_name(kernel)} rows")
+    missing = ids < 0
+    if not np.any(missing):
+        return ids
+    filled = ids.copy()
+    filled[missing] = trace.units.fresh([int(missing.sum())], f"{kernel_name(kernel)} rows")
+    return filled
+
+
+def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """With a kernel, a block of edges; the units of a position are those of every position it is shared over."""
+    contract, batch = equation.params["dimension_numbers"]
+    which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
+    if not any(which):
+        return [_of_activations(trace, equation, values)]
+    w, x = (0, 1) if which[0] else (1, 0)
+    kernel = values[w]
+    assert isinstance(kernel, Effective)
+    ids = trace.units.simplest(identities(values[x]))
+    rank_w, rank_x = len(kernel.shape), ids.ndim
+    free_x = [axis for axis in range(rank_x) if axis not in (*contract[x], *batch[x])]
+    free_w = [axis for axis in range(rank_w) if axis not in (*contract[w], *batch[w])]
+    b, k = len(batch[x]), len(contract[x])
+    if mixes_positions(trace, ids, contract[x], free_x):
+        say_mixed(trace, ids, kernel)
+        kept = ids.transpose(*batch[x], *free_x, *contract[x]).reshape([ids.shape[a] for a in (*batch[x], *free_x)])
+        order = [*range(b), *range(b, b + len(free_x))]
+        shift = len(free_w) if w == 0 else 0
+        order = [axis if axis < b else axis + shift for axis in order]
+        return [placed(kept, order, b + len(free_x) + len(free_w))]
+    rows = trace.units.united_over(ids, free_x).transpose(*batch[x], *contract[x], *free_x)
+    rows = rows.reshape(rows.shape[: b + k])
+    rows = source_units(trace, rows, [kernel.shape[axis] for axis in (*batch[w], *contract[w])], kernel)
+    columns = trace.units.fresh([kernel.shape[axis] for axis in (*batch[w], *free_w)], kernel_name(kernel))
+    source = placed(rows, [*batch[w], *contract[w]], rank_w)
+    trace.multiply(Product(kernel, source, placed(columns, [*batch[w], *free_w], rank_w)))
+    at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
+    return [placed(columns, at, b + len(free_w) + len(free_x))]
+
+
+def mixes_positions(trace: Trace, ids: np.ndarray, contracted: Sequence[int], free: Sequence[int]) -> bool:
+    """Whether a kernel joins positions of the same unit, and is shared by different units of earlier kernels.
+
+    Uniting what it is shared over would make one vertex of them all (the token mixing of an MLP-Mixer).
+    """
+    return not varied(ids) & set(contracted) and bool(varied(ids) & set(free)) and trace.units.linked(ids)
+
+
+def say_mixed(trace: Trace, ids: np.ndarray, kernel: Effective) -> None:
+    """Note a kernel left out because it mixes positions."""
+    found = trace.units.find(ids)
+    count = len(np.unique(found[found >= 0]))
+    trace.used([kernel], f"mixes positions and is shared by {count} units, which its edges would make one vertex")
+
+
+def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarray:
+    """Identities of a product without parameters: attention, gates, fixed matrices.
+
+    It keeps those of the operand that does not vary along the contracted axes: what is summed are positions of one
+    unit. Where an operand varies there and elsewhere, and the other one not elsewhere, it is a gated sum (a mixture
+    of experts), and the units that are summed unite. Else it has none.
+    """
+    contract, batch = equation.params["dimension_numbers"]
+    rank = len(shape_of(equation.outvars[0]))
+    all_ids = [trace.units.simplest(identities(value)) for value in values]
+    free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
+    elsewhere = [bool(varied(ids) & {*free[i], *batch[i]}) for i, ids in enumerate(all_ids)]
+    own = [bool(varied(ids) & set(free[i])) for i, ids in enumerate(all_ids)]
+    b = len(batch[0])
+    results = []
+    for i, ids in enumerate(all_ids):
+        if not has_units(ids):
+            continue
+        if varied(ids) & set(contract[i]):
+            fixed = isinstance(values[1 - i], Effective)
+            if not elsewhere[i] or own[1 - i] or (fixed and trace.units.linked(ids)) or not own[i]:
+                continue
+            ids = trace.units.united_over(ids, contract[i])
+        kept = ids.transpose(*batch[i], *free[i], *contract[i])
+        kept = kept.reshape(kept.shape[: b + len(free[i])])
+        shift = len(free[0]) if i == 1 else 0
+        results.append((own[i], placed(kept, [*range(b), *(b + shift + a for a in range(len(free[i])))], rank)))
+    if len(results) == 2 and results[0][0] != results[1][0]:
+        results = [result for result in results if result[0]]
+    if len(results) == 2:
+        return no_units(rank) if results[0][0] else combined(trace, results[0][1], results[1][1])
+    return results[0][1] if results else no_units(rank)
+
+
+def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Channels are the units; taps of one pair of channels are summed."""
+    numbers, groups = equation.params["dimension_numbers"], equation.params["feature_group_count"]
+    kernel, rank = values[1], len(shape_of(equation.outvars[0]))
+    ids = trace.units.simplest(identities(values[0])).transpose(numbers.lhs_spec)
+    is_kernel = isinstance(kernel, Effective) and bool(kernel.leaves)
+    if equation.params["batch_group_count"] != 1 or (not is_kernel and isinstance(values[0], Effective)):
+        if any(isinstance(value, Effective) and value.leaves for value in values):
+            trace.not_understood("a convolution over groups of the batch or of parameters", values)
+        return [no_units(rank)]
+    if not is_kernel:
+        return [_by_fixed_kernel(trace, equation, values, ids)]
+    assert isinstance(kernel, Effective)
+    outputs, inputs, *taps = (kernel.shape[axis] for axis in numbers.rhs_spec)
+    positions = [0, *range(2, rank)]
+    if all(size == 1 for size in taps) and groups == 1 and mixes_positions(trace, ids, [1], positions):
+        say_mixed(trace, ids, kernel)
+        strided = any(stride > 1 for stride in equation.params["window_strides"])
+        return [no_units(rank) if strided else ids.transpose(np.argsort(numbers.out_spec))]
+    channels = trace.units.united_over(ids, positions).reshape(-1)
+    channels = source_units(trace, np.broadcast_to(channels, groups * inputs), [groups * inputs], kernel)
+    # Axes: output channels, input channels of the group.
+    source = channels.reshape(groups, 1, inputs)
+    source = np.repeat(source, 1 if groups == 1 else outputs // groups, axis=1).reshape(-1, inputs)
+    target = trace.units.fresh([outputs, 1], kernel_name(kernel))
+    at = numbers.rhs_spec[:2]
+    trace.multiply(Product(kernel, placed(source, at, rank), placed(target, at, rank)))
+    return [placed(target[:, 0], [numbers.out_spec[1]], rank)]
+
+
+def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: np.ndarray) -> np.ndarray:
+    """Identities, from those in the order (batch, channel, positions), after a convolution without parameters.
+
+    Where each output channel reads one element (the extraction of patches) it is that element; where it reads one
+    channel at several positions (a blur) it is that channel; else it is no unit.
+    """
+    params = equation.params
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    rank = ids.ndim
+    weights = constant_value(values[1]) if isinstance(values[1], Effective) else None
+    if weights is None or not has_units(ids):
+        return no_units(rank)
+    weights = weights.transpose(numbers.rhs_spec)
+    in_shape = [shape_of(equation.invars[0])[axis] for axis in numbers.lhs_spec]
+    out_shape = [shape_of(equation.outvars[0])[axis] for axis in numbers.out_spec]
+    read = [np.argwhere(one) for one in weights]
+    channel_of = [i // (len(weights) // groups) * weights.shape[1] + places[:, 0] for i, places in enumerate(read)]
+    if any(len(set(channels)) != 1 for channels in channel_of):
+        return no_units(rank)
+    single = all(len(places) == 1 for places in read) and all(d == 1 for d in params["lhs_dilation"])
+    if not single and varied(ids) & set(range(2, rank)):
+        if trace.units.linked(ids):
+            return no_units(rank)
+        ids = trace.units.united_over(ids, range(2, rank))
+    outputs = []
+    for places, channels in zip(read, channel_of, strict=True):
+        one = ids.take([channels[0] if ids.shape[1] > 1 else 0], axis=1)
+        for axis in range(2, rank):
+            if one.shape[axis] == 1:
+                continue
+            tap = places[0][axis - 1] * params["rhs_dilation"][axis - 2] - params["padding"][axis - 2][0]
+            at = np.arange(out_shape[axis]) * params["window_strides"][axis - 2] + tap
+            inside = (at >= 0) & (at < in_shape[axis])
+            moved = np.moveaxis(one, axis, -1)[..., np.where(inside, at, 0)]
+            one = np.moveaxis(np.where(inside, moved, -1), -1, axis)
+        outputs.append(one)
+    return trace.units.simplest(np.concatenate(outputs, axis=1)).transpose(np.argsort(numbers.out_spec))
+
+
+RULES: dict[str, Rule] = {"dot_general": dot_general, "conv_general_dilated": convolution}

@@ -1,0 +1,94 @@
+"""What is noted while a model is interpreted, and the two kinds of value it is interpreted on."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fiedler_jax._effective import Effective, constant_value
+from fiedler_jax._paths import Path, display
+from fiedler_jax.tracing._jaxpr import Program
+from fiedler_jax.tracing._units import Units, no_units
+
+# What an array is made of: parameters and constants alone, or (also) the model's inputs. The latter by the unit
+# identities of its elements.
+Value = Effective | np.ndarray
+Rule = Callable[["Trace", Any, Sequence[Value]], Sequence[Value]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A product of an effective kernel with an activation: entry e joins unit source[e] to unit target[e].
+
+    Both identities have as many axes as the kernel.
+    """
+
+    kernel: Effective
+    source: np.ndarray
+    target: np.ndarray
+
+
+@dataclasses.dataclass
+class Trace:
+    """The notes of one interpretation.
+
+    Attributes:
+        run: interprets a program on values.
+        units: the unit identities.
+        products: every product of a kernel with an activation.
+        uses: what else was done with a parameter leaf.
+        unknown: what was not understood, in words.
+    """
+
+    run: Callable[["Trace", Program, Sequence[Value]], list[Value]]
+    units: Units = dataclasses.field(default_factory=Units)
+    products: list[Product] = dataclasses.field(default_factory=list)
+    uses: dict[Path, list[str]] = dataclasses.field(default_factory=dict)
+    unknown: list[str] = dataclasses.field(default_factory=list)
+
+    def multiply(self, product: Product) -> None:
+        """Note a product; its units have edges from now on."""
+        self.units.link(product.source)
+        self.units.link(product.target)
+        self.products.append(product)
+
+    def known(self, value: Value) -> np.ndarray | None:
+        """The value of an array that depends on neither parameters nor inputs; None for any other."""
+        return constant_value(value) if isinstance(value, Effective) else None
+
+    def used(self, values: Iterable[Value], how: str) -> None:
+        """Note what is done with the parameter leaves among some values."""
+        for path in leaves_of(values):
+            self.uses.setdefault(path, []).append(how)
+
+    def not_understood(self, what: str, values: Iterable[Value]) -> None:
+        """Note something that was not understood, with the parameter leaves and the units concerned."""
+        values = list(values)
+        leaves = [display(path) for path in leaves_of(values)]
+        names = sorted({self.units.name(int(v[v >= 0].min())) for v in map(identities, values) if np.any(v >= 0)})
+        on = " on " + ", ".join(leaves) if leaves else ""
+        of = " at units of " + ", ".join(names) if names else ""
+        if (message := what + on + of) not in self.unknown:
+            self.unknown.append(message)
+        self.used(values, f"not understood: {what}")
+
+
+def leaves_of(values: Iterable[Value]) -> list[Path]:
+    """The parameter leaves that some values depend on, activations aside."""
+    return list(dict.fromkeys(path for value in values if isinstance(value, Effective) for path in value.leaves))
+
+
+def identities(value: Value) -> np.ndarray:
+    """The unit identities of a value; what depends on parameters alone has none."""
+    return no_units(len(value.shape)) if isinstance(value, Effective) else value
+
+
+def of_outputs(equation: Any) -> list[np.ndarray]:
+    """Outputs that hold no units."""
+    return [no_units(len(variable.aval.shape)) for variable in equation.outvars]
+
+
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of a variable of an equation."""
+    return tuple(variable.aval.shape)
