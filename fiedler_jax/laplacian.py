@@ -183,8 +183,13 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
         [3. 1. 2.]
     """
     ranges = graph.ranges
-    placements = tuple(Placement(ranges[block.source], ranges[block.target]) for block in graph.blocks)
-    return _from_blocks(edge_blocks(graph, params), placements, tuple(ranges.values()), normalized)
+    # Kernels that join the same units, such as the gates of a cell, are one block from here on.
+    sums: dict[tuple[Placement, tuple[int, ...]], jax.Array] = {}
+    for block, weights in zip(graph.blocks, edge_blocks(graph, params), strict=True):
+        key = Placement(ranges[block.source], ranges[block.target]), block.shape
+        sums[key] = sums[key] + weights if key in sums else weights
+    placements = tuple(placement for placement, _ in sums)
+    return _from_blocks(tuple(sums.values()), placements, tuple(ranges.values()), normalized)
 
 
 def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Laplacian:

@@ -10,6 +10,8 @@ from fiedler_jax._arrangement import Arrangement, Scattered, Span
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import display
 from fiedler_jax.graph import EdgeBlock, UnitGroup
+from fiedler_jax.tracing._control import CARRY
+from fiedler_jax.tracing._products import kernel_name
 from fiedler_jax.tracing._trace import Trace
 
 
@@ -23,12 +25,16 @@ def assembled(trace: Trace) -> tuple[tuple[UnitGroup, ...], tuple[EdgeBlock, ...
     units, group_of = _partition([end for pair in ends for end in pair])
     numbers = np.unique(group_of)
     members = sorted((units[group_of == number] for number in numbers), key=lambda own: own[0])
-    groups = tuple(map(UnitGroup, _names(trace, members), map(len, members)))
-    blocks: list[EdgeBlock] = []
     place = np.full(units.max() + 1, -1, np.int32)
     home = np.full(units.max() + 1, -1, np.int32)
     for i, own in enumerate(members):
         place[own], home[own] = np.arange(len(own)), i
+    makers: list[list[Effective]] = [[] for _ in members]
+    for product, (_, target) in zip(trace.products, ends, strict=True):
+        for j in np.unique(home[target]):
+            makers[j].append(product.kernel)
+    groups = tuple(map(UnitGroup, _names(trace, members, makers), map(len, members)))
+    blocks: list[EdgeBlock] = []
     for product, (source, target) in zip(trace.products, ends, strict=True):
         for i in np.unique(home[source]):
             for j in np.unique(home[target]):
@@ -53,11 +59,16 @@ def _partition(sets: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return members, part
 
 
-def _names(trace: Trace, groups: Sequence[np.ndarray]) -> list[str]:
-    """A name for each group: that under which its first unit was made, with the place there if it is a part of it."""
+def _names(trace: Trace, groups: Sequence[np.ndarray], makers: Sequence[list[Effective]]) -> list[str]:
+    """A name for each group: that under which its first unit was made, with the place there if it is a part of it.
+
+    What is carried through a loop has the name that the kernels which make it have in common.
+    """
     made = [trace.units.made_at(int(own[0])) for own in groups]
     names: list[str] = []
-    for own, (first, name) in zip(groups, made, strict=True):
+    for own, kernels, (first, name) in zip(groups, makers, made, strict=True):
+        if name == CARRY and kernels:
+            name = kernel_name(*kernels)
         parts = [other for other, (start, _) in zip(groups, made, strict=True) if start == first]
         if len(parts) > 1:
             start, stop = own[0] - first, own[-1] - first + 1

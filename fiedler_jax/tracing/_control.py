@@ -13,6 +13,9 @@ from fiedler_jax.tracing._jaxpr import as_program
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
 from fiedler_jax.tracing._units import no_units
 
+# The name of units that a loop carries.
+CARRY = "carry"
+
 
 def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """A loop over layers, whose parameters are stacked, is a step per layer; a loop over time is one step.
@@ -71,7 +74,7 @@ def _one_step(
         trace.used([value], "is where a loop starts")
         floating = jnp.issubdtype(variable.aval.dtype, jnp.floating)
         shape = shape_of(variable)
-        begun = trace.units.fresh(shape, "carry") if floating else no_units(len(shape))
+        begun = trace.units.fresh(shape, CARRY) if floating else no_units(len(shape))
         trace.units.unite(begun, identities(value))
         inside.append(begun)
     results = trace.run(trace, program, [*consts, *inside, *xs])

@@ -65,7 +65,9 @@ def bound(equation: Any) -> Callable[..., Any]:
     """The function of arrays that an equation computes."""
 
     def apply(*values: Any) -> Any:
-        functions, params = equation.primitive.get_bind_params(equation.params)
+        params = equation.primitive.get_bind_params(equation.params)
+        # Up to JAX 0.10.1 functions come first.
+        functions, params = params if isinstance(params, tuple) else ((), params)
         return equation.primitive.bind(*functions, *values, **params)
 
     return apply

@@ -12,13 +12,13 @@ from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, 
 from fiedler_jax.tracing._units import has_units, no_units, varied
 
 
-def kernel_name(kernel: Effective) -> str:
-    """The layer a kernel belongs to: what the paths of its leaves begin with, and its place in a stack."""
-    paths = list(kernel.leaves)
+def kernel_name(*kernels: Effective) -> str:
+    """The layer that kernels belong to: what the paths of their leaves begin with, and the place in a stack."""
+    paths = [path for kernel in kernels for path in kernel.leaves]
     common = paths[0][:-1] if len(paths[0]) > 1 else paths[0]
-    while len(paths) > 1 and common and any(path[: len(common)] != common for path in paths):
+    while common and any(path[: len(common)] != common for path in paths):
         common = common[:-1]
-    return (display(common) or " + ".join(map(display, paths))) + kernel.place
+    return display(common or paths[0][:-1] or paths[0]) + kernels[0].place
 
 
 def placed(ids: np.ndarray, axes: Sequence[int], rank: int) -> np.ndarray:

@@ -1,0 +1,896 @@
+"""Graphs traced from models, against adjacencies written by hand."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import fiedler_jax as fj
+from tests.adjacency import Adjacency
+from tests.reference import spectrum
+
+KEY = jax.random.key(0)
+CASES: dict[str, Callable[[], tuple[Any, Any, tuple, Callable[[Any, Adjacency], None]]]] = {}
+
+
+def case(build: Callable) -> Callable:
+    CASES[build.__name__] = build
+    return build
+
+
+def linen(fun: Callable[[jax.Array], jax.Array], *inputs: jax.Array) -> tuple[nn.Module, Any, tuple]:
+    """A module whose layers are made inside a function, with variables that are not at special values."""
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, *inputs: jax.Array) -> jax.Array:
+            return fun(*inputs)
+
+    variables: Any = Model().init(KEY, *inputs)
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), variables["params"])
+    return Model(), {**variables, "params": params}, inputs
+
+
+def through(x: jax.Array, *layers: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Layers one after the other: linen numbers them as they are made, so nested calls would be numbered backwards."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def flat(x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), -1)
+
+
+def taps(kernel: np.ndarray) -> np.ndarray:
+    """Absolute weights between channels: the sum over the taps of a convolution kernel (..., in, out)."""
+    return np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 2)))
+
+
+def attention(a: Adjacency, p: Any, stream: np.ndarray) -> np.ndarray:
+    """Query and key units are leaves; values lead on."""
+    d = len(stream)
+    a.layer(stream, p["query"]["kernel"].reshape(d, -1))
+    a.layer(stream, p["key"]["kernel"].reshape(d, -1))
+    value = a.layer(stream, p["value"]["kernel"].reshape(d, -1))
+    return a.layer(value, p["out"]["kernel"].reshape(len(value), -1))
+
+
+@case
+def dense_general():
+    def fun(x):
+        return through(x, nn.DenseGeneral((2, 3), axis=-1), nn.relu, nn.DenseGeneral(5, axis=(-2, -1)))
+
+    def reference(p, a):
+        hidden = a.layer(a.units(4), p["DenseGeneral_0"]["kernel"].reshape(4, 6))
+        a.layer(hidden, p["DenseGeneral_1"]["kernel"].reshape(6, 5))
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def einsum():
+    def fun(x):
+        return nn.Einsum((3, 4, 5), "bsc,cde->bsde", use_bias=False)(x)
+
+    def reference(p, a):
+        a.layer(a.units(3), p["Einsum_0"]["kernel"].reshape(3, 20))
+
+    return *linen(fun, jnp.ones((2, 7, 3))), reference
+
+
+@case
+def conv_strided_dilated():
+    def fun(x):
+        x = nn.relu(nn.Conv(4, (3, 3), strides=2)(x))
+        return nn.Conv(3, (2, 3), kernel_dilation=2, padding="VALID")(x)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(2), taps(p["Conv_0"]["kernel"])), taps(p["Conv_1"]["kernel"]))
+
+    return *linen(fun, jnp.ones((1, 16, 16, 2))), reference
+
+
+@case
+def conv_one_dimension_circular():
+    def fun(x):
+        x = nn.Conv(4, (3,), padding="CIRCULAR")(x)
+        return nn.Conv(4, (3,), padding="CAUSAL")(x)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(2), taps(p["Conv_0"]["kernel"])), taps(p["Conv_1"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 9, 2))), reference
+
+
+@case
+def conv_three_dimensions():
+    def fun(x):
+        return through(x, nn.Conv(4, (2, 2, 2)), nn.gelu, nn.Conv(2, (1, 1, 1)))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(3), taps(p["Conv_0"]["kernel"])), taps(p["Conv_1"]["kernel"]))
+
+    return *linen(fun, jnp.ones((1, 4, 4, 4, 3))), reference
+
+
+@case
+def conv_grouped():
+    def fun(x):
+        x = nn.Conv(6, (3, 3))(x)
+        return nn.Conv(4, (3, 3), feature_group_count=2)(x)
+
+    def reference(p, a):
+        hidden = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]))
+        kernel, out = taps(p["Conv_1"]["kernel"]), a.units(4)
+        for group in range(2):
+            a.join(hidden[3 * group :][:3], out[2 * group :][:2], kernel[:, 2 * group :][:, :2])
+
+    return *linen(fun, jnp.ones((1, 8, 8, 2))), reference
+
+
+@case
+def conv_depthwise_separable():
+    def fun(x):
+        x = nn.Conv(6, (3, 3))(x)
+        x = nn.Conv(12, (3, 3), feature_group_count=6)(x)
+        return nn.Conv(3, (1, 1))(nn.relu(x))
+
+    def reference(p, a):
+        hidden = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]))
+        kernel, deep = taps(p["Conv_1"]["kernel"]), a.units(12)
+        for channel in range(6):
+            a.join(hidden[[channel]], deep[2 * channel :][:2], kernel[:, 2 * channel :][:, :2])
+        a.layer(deep, taps(p["Conv_2"]["kernel"]))
+
+    return *linen(fun, jnp.ones((1, 8, 8, 2))), reference
+
+
+@case
+def conv_transpose():
+    def fun(x):
+        return through(x, nn.ConvTranspose(4, (2, 2), transpose_kernel=True), nn.ConvTranspose(3, (3, 3), strides=(2, 2)))
+
+    def reference(p, a):
+        first = taps(p["ConvTranspose_0"]["kernel"]).T
+        a.layer(a.layer(a.units(2), first), taps(p["ConvTranspose_1"]["kernel"]))
+
+    return *linen(fun, jnp.ones((1, 4, 4, 2))), reference
+
+
+@case
+def conv_local():
+    def fun(x):
+        return through(x, nn.ConvLocal(2, (2,), padding="VALID"), flat, nn.Dense(2))
+
+    def reference(p, a):
+        pixels, kernel, out = a.units(4, 3), p["ConvLocal_0"]["kernel"], a.units(3, 2)
+        for position in range(3):
+            # Patches hold their channels first.
+            patch = pixels[position : position + 2].T
+            a.join(patch, out[position], kernel[position])
+        a.layer(out, p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 3))), reference
+
+
+@case
+def embed_and_attend():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, tokens: jax.Array) -> jax.Array:
+            embed = nn.Embed(7, 4)
+            return embed.attend(nn.relu(nn.Dense(4)(embed(tokens))))
+
+    def reference(p, a):
+        table = p["Embed_0"]["embedding"]
+        hidden = a.layer(a.layer(a.units(7), table), p["Dense_0"]["kernel"])
+        a.layer(hidden, table.T)
+
+    tokens = jnp.zeros((2, 3), int)
+    return Model(), Model().init(KEY, tokens), (tokens,), reference
+
+
+@case
+def attention_with_residual():
+    def fun(x):
+        x = nn.Dense(6)(x)
+        return nn.Dense(3)(x + nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=8)(x))
+
+    def reference(p, a):
+        stream = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        heads = p["MultiHeadDotProductAttention_0"]
+        value = a.layer(stream, heads["value"]["kernel"].reshape(6, 8))
+        a.layer(stream, heads["query"]["kernel"].reshape(6, 8))
+        a.layer(stream, heads["key"]["kernel"].reshape(6, 8))
+        a.join(value, stream, heads["out"]["kernel"].reshape(8, 6))
+        a.layer(stream, p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def attention_masked_and_causal():
+    def fun(x):
+        mask = nn.make_causal_mask(x[..., 0])
+        return nn.MultiHeadDotProductAttention(num_heads=2)(nn.Dense(4)(x), mask=mask)
+
+    def reference(p, a):
+        attention(a, p["MultiHeadDotProductAttention_0"], a.layer(a.units(5), p["Dense_0"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def attention_fused_qkv_split():
+    def fun(x):
+        q, k, v = jnp.split(nn.Dense(3 * 6)(x).reshape(*x.shape[:2], 3, 2, 3), 3, axis=2)
+        weights = nn.softmax(jnp.einsum("btzhd,bszhd->bhts", q, k))
+        return nn.Dense(4)(jnp.einsum("bhts,bszhd->bthd", weights, v).reshape(*x.shape[:2], 6))
+
+    def reference(p, a):
+        fused = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        a.layer(fused[12:], p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def attention_fused_qkv_interleaved():
+    def fun(x):
+        qkv = nn.Dense(3 * 6)(x).reshape(*x.shape[:2], 2, 3, 3)
+        q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+        out = nn.dot_product_attention(q, k, v)
+        return nn.DenseGeneral(4, axis=(-2, -1))(out)
+
+    def reference(p, a):
+        fused = a.layer(a.units(5), p["Dense_0"]["kernel"]).reshape(2, 3, 3)
+        a.layer(fused[:, 2], p["DenseGeneral_0"]["kernel"].reshape(6, 4))
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def attention_grouped_query():
+    def fun(x):
+        q = nn.DenseGeneral((4, 3), use_bias=False)(x)
+        k, v = nn.DenseGeneral((2, 3))(x), nn.DenseGeneral((2, 3))(x)
+        out = nn.dot_product_attention(q, jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2))
+        return nn.DenseGeneral(5, axis=(-2, -1))(out)
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(x, p["DenseGeneral_0"]["kernel"].reshape(5, 12))
+        a.layer(x, p["DenseGeneral_1"]["kernel"].reshape(5, 6))
+        value = a.layer(x, p["DenseGeneral_2"]["kernel"].reshape(5, 6)).reshape(2, 1, 3)
+        out = a.units(5)
+        a.join(np.broadcast_to(value, (2, 2, 3)), out, p["DenseGeneral_3"]["kernel"].reshape(12, 5))
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def attention_jax_nn():
+    def fun(x):
+        q = nn.DenseGeneral((4, 3))(x)
+        k, v = nn.DenseGeneral((2, 3))(x), nn.DenseGeneral((2, 3))(x)
+        return nn.DenseGeneral(5, axis=(-2, -1))(jax.nn.dot_product_attention(q, k, v))
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(x, p["DenseGeneral_0"]["kernel"].reshape(5, 12))
+        a.layer(x, p["DenseGeneral_1"]["kernel"].reshape(5, 6))
+        value = a.layer(x, p["DenseGeneral_2"]["kernel"].reshape(5, 6)).reshape(2, 1, 3)
+        out = a.units(5)
+        a.join(np.broadcast_to(value, (2, 2, 3)), out, p["DenseGeneral_3"]["kernel"].reshape(12, 5))
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def rotary_pairs_are_one_unit():
+    def rotate(x):
+        angle = jnp.arange(x.shape[1])[:, None] * jnp.array([1.0, 0.1])
+        a, b = jnp.split(x, 2, axis=-1)
+        return jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], -1)
+
+    def fun(x):
+        q, k, v = rotate(nn.Dense(4)(x)), rotate(nn.Dense(4)(x)), nn.Dense(4)(x)
+        return nn.Dense(3)(nn.dot_product_attention(q[:, :, None], k[:, :, None], v[:, :, None])[:, :, 0])
+
+    def reference(p, a):
+        x = a.units(5)
+        for name in ("Dense_0", "Dense_1"):
+            kernel = np.abs(p[name]["kernel"])
+            a.layer(x, kernel[:, :2] + kernel[:, 2:])
+        a.layer(a.layer(x, p["Dense_2"]["kernel"]), p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def transformer_block():
+    def fun(x):
+        x = nn.Dense(6)(x)
+        heads = nn.MultiHeadDotProductAttention(num_heads=2)
+        x = x + heads(nn.LayerNorm()(x))
+        return x + through(x, nn.LayerNorm(), nn.Dense(12), nn.gelu, nn.Dense(6))
+
+    def reference(p, a):
+        stream = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        heads = p["MultiHeadDotProductAttention_0"]
+        for name in ("query", "key"):
+            a.layer(stream, heads[name]["kernel"].reshape(6, 6))
+        value = a.layer(stream, heads["value"]["kernel"].reshape(6, 6))
+        a.join(value, stream, heads["out"]["kernel"].reshape(6, 6))
+        a.join(a.layer(stream, p["Dense_1"]["kernel"]), stream, p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def vision_transformer():
+    def fun(x):
+        x = nn.Conv(6, (4, 4), strides=4)(x)
+        x = x.reshape(len(x), -1, 6)
+
+        class Tokens(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                token = self.param("token", nn.initializers.normal(), (1, 1, 6))
+                x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], axis=1)
+                return x + self.param("position", nn.initializers.normal(), (1, x.shape[1], 6))
+
+        x = Tokens()(x)
+        x = x + nn.MultiHeadDotProductAttention(num_heads=2)(nn.LayerNorm()(x))
+        return nn.Dense(3)(x[:, 0])
+
+    def reference(p, a):
+        stream = a.layer(a.units(3), taps(p["Conv_0"]["kernel"]))
+        heads = p["MultiHeadDotProductAttention_0"]
+        for name in ("query", "key"):
+            a.layer(stream, heads[name]["kernel"].reshape(6, 6))
+        value = a.layer(stream, heads["value"]["kernel"].reshape(6, 6))
+        a.join(value, stream, heads["out"]["kernel"].reshape(6, 6))
+        a.layer(stream, p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 8, 8, 3))), reference
+
+
+@case
+def residual_block_with_batch_norm():
+    def fun(x):
+        norm = functools.partial(nn.BatchNorm, use_running_average=False)
+        x = nn.relu(norm()(nn.Conv(4, (3, 3))(x)))
+        y = nn.relu(norm()(nn.Conv(4, (3, 3))(x)))
+        y = norm()(nn.Conv(6, (3, 3), strides=2)(y))
+        x = nn.relu(norm()(nn.Conv(6, (1, 1), strides=2)(x)) + y)
+        return nn.Dense(3)(x.mean(axis=(1, 2)))
+
+    def reference(p, a):
+        x = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]))
+        y = a.layer(x, taps(p["Conv_1"]["kernel"]))
+        out = a.layer(y, taps(p["Conv_2"]["kernel"]))
+        a.join(x, out, taps(p["Conv_3"]["kernel"]))
+        a.layer(out, p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 8, 8, 2))), reference
+
+
+@case
+def batch_norm_in_evaluation():
+    def fun(x):
+        return through(x, nn.Dense(5), nn.BatchNorm(use_running_average=True), nn.Dense(2))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["Dense_0"]["kernel"]), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def group_norm_and_rms_norm():
+    def fun(x):
+        x = nn.GroupNorm(num_groups=2)(nn.Conv(4, (3, 3))(x))
+        return through(x, nn.InstanceNorm(), nn.RMSNorm(), nn.Dense(3))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(2), taps(p["Conv_0"]["kernel"])), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
+
+
+@case
+def weight_norm():
+    def fun(x):
+        return through(x, nn.WeightNorm(nn.Dense(5)), nn.Dense(3))
+
+    def reference(p, a):
+        kernel, scale = p["Dense_0"]["kernel"], p["WeightNorm_0"]["Dense_0/kernel/scale"]
+        a.layer(a.layer(a.units(4), scale * kernel / np.linalg.norm(kernel, axis=0)), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def spectral_norm():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.Dense(3, name="head")(nn.SpectralNorm(nn.Dense(5), n_steps=30)(x, update_stats=True))
+
+    def reference(p, a):
+        kernel = p["Dense_0"]["kernel"]
+        a.layer(a.layer(a.units(4), kernel / np.linalg.norm(kernel, 2)), p["head"]["kernel"])
+
+    variables = Model().init(KEY, jnp.ones((2, 4)))
+    return Model(), variables, (jnp.ones((2, 4)),), reference
+
+
+@case
+def pooling_then_flatten():
+    def fun(x):
+        x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), strides=(2, 2))
+        x = nn.avg_pool(nn.Conv(5, (3, 3))(x), (2, 2), strides=(1, 1))
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+    def reference(p, a):
+        channels = a.layer(a.layer(a.units(2), taps(p["Conv_0"]["kernel"])), taps(p["Conv_1"]["kernel"]))
+        a.layer(channels, np.abs(p["Dense_0"]["kernel"]).reshape(9, 5, 3).sum(axis=0))
+
+    return *linen(fun, jnp.ones((2, 8, 8, 2))), reference
+
+
+@case
+def image_flattened_to_pixels():
+    def fun(x):
+        return through(flat(x) / 255.0, nn.Dense(5), nn.relu, nn.Dense(3))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(12), p["Dense_0"]["kernel"]), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 3, 4, 1), jnp.uint8)), reference
+
+
+@case
+def pixels_pooled_first():
+    def fun(x):
+        return nn.Dense(3)(nn.avg_pool(x, (2, 2), strides=(2, 2)).reshape(len(x), -1))
+
+    def reference(p, a):
+        a.layer(a.units(8), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 4, 2))), reference
+
+
+@case
+def dense_net():
+    def fun(x):
+        x = nn.Conv(3, (3, 3))(x)
+        for _ in range(2):
+            x = jnp.concatenate([x, nn.Conv(2, (3, 3))(nn.relu(x))], axis=-1)
+        return nn.Dense(4)(x.mean(axis=(1, 2)))
+
+    def reference(p, a):
+        x = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]))
+        for i in (1, 2):
+            x = np.concatenate([x, a.layer(x, taps(p[f"Conv_{i}"]["kernel"]))])
+        a.layer(x, p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((1, 6, 6, 2))), reference
+
+
+@case
+def u_net():
+    def fun(x):
+        top = nn.relu(nn.Conv(4, (3, 3))(x))
+        low = nn.relu(nn.Conv(5, (3, 3))(nn.max_pool(top, (2, 2), strides=(2, 2))))
+        up = jax.image.resize(low, (*top.shape[:-1], 5), "nearest")
+        up = nn.ConvTranspose(3, (2, 2))(up)
+        return nn.Conv(2, (1, 1))(jnp.concatenate([up, top], axis=-1))
+
+    def reference(p, a):
+        top = a.layer(a.units(1), taps(p["Conv_0"]["kernel"]))
+        low = a.layer(top, taps(p["Conv_1"]["kernel"]))
+        up = a.layer(low, taps(p["ConvTranspose_0"]["kernel"]))
+        a.layer(np.concatenate([up, top]), taps(p["Conv_2"]["kernel"]))
+
+    return *linen(fun, jnp.ones((1, 8, 8, 1))), reference
+
+
+@case
+def swiglu():
+    def fun(x):
+        return nn.Dense(4, name="out")(nn.silu(nn.Dense(6)(x)) * nn.Dense(6)(x))
+
+    def reference(p, a):
+        x = a.units(5)
+        hidden = a.layer(x, np.abs(p["Dense_0"]["kernel"]) + np.abs(p["Dense_1"]["kernel"]))
+        a.layer(hidden, p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 3, 5))), reference
+
+
+@case
+def squeeze_and_excite():
+    def fun(x):
+        x = nn.Conv(6, (3, 3))(x)
+        gate = through(x.mean(axis=(1, 2)), nn.Dense(2), nn.relu, nn.Dense(6))
+        return nn.Dense(3)((x * nn.sigmoid(gate)[:, None, None]).mean(axis=(1, 2)))
+
+    def reference(p, a):
+        x = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]))
+        a.join(a.layer(x, p["Dense_0"]["kernel"]), x, p["Dense_1"]["kernel"])
+        a.layer(x, p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
+
+
+def gates(p: Any, names: str, side: str) -> np.ndarray:
+    return sum(np.abs(p[side + name]["kernel"]) for name in names)
+
+
+@case
+def lstm():
+    def fun(x):
+        return through(x, nn.RNN(nn.LSTMCell(3)), lambda x: x[:, -1], nn.Dense(2))
+
+    def reference(p, a):
+        x, hidden = a.units(5), a.units(3)
+        a.join(x, hidden, gates(p["LSTMCell_0"], "ifgo", "i"))
+        a.join(hidden, hidden, gates(p["LSTMCell_0"], "ifgo", "h"))
+        a.layer(hidden, p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def optimized_lstm_twice():
+    def fun(x):
+        x = nn.RNN(nn.OptimizedLSTMCell(3))(x)
+        return nn.RNN(nn.OptimizedLSTMCell(4))(x)
+
+    def reference(p, a):
+        below = a.units(5)
+        for i, size in enumerate((3, 4)):
+            hidden, own = a.units(size), p[f"OptimizedLSTMCell_{i}"]
+            a.join(below, hidden, gates(own, "ifgo", "i"))
+            a.join(hidden, hidden, gates(own, "ifgo", "h"))
+            below = hidden
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def gru_with_lengths():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, lengths: jax.Array) -> jax.Array:
+            carry, _ = nn.RNN(nn.GRUCell(3), return_carry=True)(x, seq_lengths=lengths)
+            return nn.Dense(2)(carry)
+
+    def reference(p, a):
+        x, hidden = a.units(5), a.units(3)
+        a.join(x, hidden, gates(p["GRUCell_0"], "rzn", "i"))
+        a.join(hidden, hidden, gates(p["GRUCell_0"], "rzn", "h"))
+        a.layer(hidden, p["Dense_0"]["kernel"])
+
+    inputs = jnp.ones((2, 4, 5)), jnp.array([3, 4])
+    return Model(), Model().init(KEY, *inputs), inputs, reference
+
+
+@case
+def bidirectional():
+    def fun(x):
+        return nn.Dense(2)(nn.Bidirectional(nn.RNN(nn.SimpleCell(3)), nn.RNN(nn.SimpleCell(4)))(x))
+
+    def reference(p, a):
+        x = a.units(5)
+        hidden = []
+        for i, size in enumerate((3, 4)):
+            hidden.append(a.units(size))
+            a.join(x, hidden[i], p[f"SimpleCell_{i}"]["i"]["kernel"])
+            a.join(hidden[i], hidden[i], p[f"SimpleCell_{i}"]["h"]["kernel"])
+        a.layer(np.concatenate(hidden), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
+@case
+def scan_over_layers():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return x + through(x, nn.Dense(6), nn.relu, nn.Dense(4)), None
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            layers = nn.scan(nn.remat(Block), variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+            return through(x, nn.Dense(4), lambda x: layers(name="layers")(x, None)[0], nn.Dense(2))
+
+    def reference(p, a):
+        stream = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        for i in range(3):
+            hidden = a.layer(stream, p["layers"]["Dense_0"]["kernel"][i])
+            a.join(hidden, stream, p["layers"]["Dense_1"]["kernel"][i])
+        a.layer(stream, p["Dense_1"]["kernel"])
+
+    return Model(), Model().init(KEY, jnp.ones((2, 5))), (jnp.ones((2, 5)),), reference
+
+
+@case
+def vmap_ensemble():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            settings = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "axis_size": 3}
+            x = nn.vmap(nn.Dense, in_axes=None, **settings)(4)(x)
+            return nn.vmap(nn.Dense, in_axes=0, **settings)(2)(nn.relu(x))
+
+    def reference(p, a):
+        x = a.units(5)
+        first, second = p["VmapDense_0"]["kernel"], p["VmapDense_1"]["kernel"]
+        for member in range(3):
+            a.layer(a.layer(x, first[member]), second[member])
+
+    return Model(), Model().init(KEY, jnp.ones((2, 5))), (jnp.ones((2, 5)),), reference
+
+
+@case
+def jitted_and_rematerialized():
+    def fun(x):
+        return nn.jit(nn.Dense)(3)(nn.relu(nn.remat(nn.Dense)(4)(x)))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), p["CheckpointDense_0"]["kernel"]), p["JitDense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def custom_derivatives():
+    @jax.custom_jvp
+    def first(x, w):
+        return jnp.tanh(x @ w)
+
+    first.defjvps(lambda t, _, x, w: t @ w, None)
+
+    @jax.custom_vjp
+    def second(x, w):
+        return x @ w
+
+    second.defvjp(lambda x, w: (x @ w, (x, w)), lambda res, g: (g @ res[1].T, res[0].T @ g))
+
+    def model(params, x):
+        return second(first(x, params["a"]), params["b"])
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), p["a"]), p["b"])
+
+    params = {"a": jax.random.normal(KEY, (5, 4)), "b": jax.random.normal(KEY, (4, 3))}
+    return model, params, (jnp.ones((2, 5)),), reference
+
+
+@case
+def cond_branches_unite():
+    def model(params, x):
+        hidden = jax.lax.cond(x.sum() > 0, lambda: x @ params["a"], lambda: jnp.tanh(x @ params["b"]))
+        return jax.lax.switch(1, [lambda: hidden @ params["c"], lambda: hidden @ params["d"]])
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), np.abs(p["a"]) + np.abs(p["b"])), p["d"])
+
+    keys = jax.random.split(KEY, 4)
+    params = {name: jax.random.normal(key, (5, 5)) for name, key in zip("abcd", keys, strict=True)}
+    return model, params, (jnp.ones((2, 5)),), reference
+
+
+@case
+def mixture_of_experts():
+    def fun(x):
+        class Experts(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                up = self.param("up", nn.initializers.normal(1), (3, 4, 6))
+                down = self.param("down", nn.initializers.normal(1), (3, 6, 4))
+                scores = nn.softmax(nn.Dense(3)(x))
+                chosen = jax.nn.one_hot(jnp.argmax(scores, -1), 3)
+                place = (jnp.cumsum(chosen, axis=0) * chosen).astype(int)
+                dispatch = (jax.nn.one_hot(place, 8) * chosen[..., None]).astype(x.dtype)
+                combine = dispatch * scores[..., None]
+                given = jnp.einsum("tec,td->ecd", dispatch, x)
+                hidden = nn.relu(jnp.einsum("ecd,edf->ecf", given, up))
+                return jnp.einsum("tec,ecd->td", combine, jnp.einsum("ecf,efd->ecd", hidden, down))
+
+        x = nn.Dense(4)(x)
+        return nn.Dense(2)(x + Experts()(x))
+
+    def reference(p, a):
+        stream, experts = a.layer(a.units(5), p["Dense_0"]["kernel"]), p["Experts_0"]
+        a.layer(stream, experts["Dense_0"]["kernel"])
+        for up, down in zip(experts["up"], experts["down"], strict=True):
+            a.join(a.layer(stream, up), stream, down)
+        a.layer(stream, p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((7, 5))), reference
+
+
+@case
+def one_layer_called_twice():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+            tower = nn.Dense(4)
+            return nn.Dense(2)(jnp.concatenate([tower(x), tower(y)], axis=-1))
+
+    def reference(p, a):
+        towers = [a.layer(a.units(5), p["Dense_0"]["kernel"]) for _ in range(2)]
+        a.layer(np.concatenate(towers), p["Dense_1"]["kernel"])
+
+    inputs = jnp.ones((2, 5)), jnp.ones((2, 5))
+    return Model(), Model().init(KEY, *inputs), inputs, reference
+
+
+@case
+def lora_merged_and_applied():
+    def model(params, x):
+        x = x @ (params["w"] + 2.0 * params["down"] @ params["up"])
+        return x @ params["v"] + (x @ params["v_down"]) @ params["v_up"]
+
+    def reference(p, a):
+        hidden = a.layer(a.units(5), p["w"] + 2 * p["down"] @ p["up"])
+        out = a.layer(hidden, p["v"])
+        a.join(a.layer(hidden, p["v_down"]), out, p["v_up"])
+
+    shapes = {"w": (5, 4), "down": (5, 2), "up": (2, 4), "v": (4, 3), "v_down": (4, 1), "v_up": (1, 3)}
+    keys = jax.random.split(KEY, 6)
+    params = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    return model, params, (jnp.ones((2, 5)),), reference
+
+
+@case
+def low_precision_and_dropout():
+    def fun(x):
+        x = nn.Dropout(0.5, deterministic=False)(nn.Dense(4, dtype=jnp.bfloat16)(x), rng=jax.random.key(1))
+        return nn.Dense(3, dtype=jnp.float16)(nn.relu(x))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), p["Dense_0"]["kernel"]), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def names_against_the_order_of_calls():
+    def fun(x):
+        return nn.Dense(6)(nn.gelu(nn.Dense(6)(x)))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(6), p["Dense_1"]["kernel"]), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6))), reference
+
+
+@case
+def mixer_leaves_out_what_mixes_tokens():
+    def fun(x):
+        x = nn.Conv(4, (2, 2), strides=2)(x).reshape(len(x), -1, 4)
+        y = through(x.swapaxes(1, 2), nn.Dense(5), nn.gelu, nn.Dense(9)).swapaxes(1, 2)
+        x = x + y
+        return x + through(x, nn.Dense(7), nn.gelu, nn.Dense(4))
+
+    def reference(p, a):
+        stream = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]))
+        a.join(a.layer(stream, p["Dense_2"]["kernel"]), stream, p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
+
+
+@case
+def token_and_position_embedding():
+    def fun(tokens):
+        x = nn.Embed(7, 4)(tokens) + nn.Embed(3, 4)(jnp.arange(3))
+        return nn.Dense(2)(x)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(7), p["Embed_0"]["embedding"]), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.zeros((2, 3), int)), reference
+
+
+@case
+def plain_function_with_vmap():
+    def one(params, x):
+        return jnp.tanh(params["w"] @ x + params["b"]) @ params["v"]
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), p["w"].T), p["v"])
+
+    params = {"w": jax.random.normal(KEY, (4, 5)), "b": jnp.ones(4), "v": jax.random.normal(KEY, (4, 3))}
+    return jax.vmap(one, in_axes=(None, 0)), params, (jnp.ones((2, 5)),), reference
+
+
+@case
+def graph_convolution():
+    def model(params, x, senders, receivers):
+        messages = (x @ params["w"])[senders]
+        gathered = jnp.zeros((4, 6)).at[receivers].add(messages)
+        return jax.ops.segment_sum(jax.nn.relu(gathered)[senders] @ params["v"], receivers, 4)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), p["w"]), p["v"])
+
+    params = {"w": jax.random.normal(KEY, (5, 6)), "v": jax.random.normal(KEY, (6, 3))}
+    edges = jnp.array([0, 1, 2]), jnp.array([1, 2, 3])
+    return model, params, (jnp.ones((4, 5)), *edges), reference
+
+
+@case
+def decoding_with_a_cache():
+    def model(params, x, cache, step):
+        cache = jax.lax.dynamic_update_slice(cache, x @ params["v"], (step, 0))
+        scores = jax.nn.softmax(cache @ (x @ params["q"])[0])
+        return (scores @ cache) @ params["o"]
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(x, p["q"])
+        a.layer(a.layer(x, p["v"]), p["o"])
+
+    keys = jax.random.split(KEY, 3)
+    params = {name: jax.random.normal(key, shape) for key, name, shape in zip(
+        keys, "vqo", [(5, 4), (5, 4), (4, 3)], strict=True
+    )}
+    return model, params, (jnp.ones((1, 5)), jnp.zeros((8, 4)), jnp.asarray(2)), reference
+
+
+class NnxBlock(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.drop(nnx.relu(self.norm(self.conv(x)))).mean(axis=(1, 2)))
+
+
+@case
+def nnx_module():
+    def reference(p, a):
+        a.layer(a.layer(a.units(2), taps(p["conv"]["kernel"])), p["head"]["kernel"])
+
+    model = NnxBlock()
+    return model, nnx.state(model, nnx.Param), (jnp.ones((2, 6, 6, 2)),), reference
+
+
+def as_numpy(variables: Any) -> Any:
+    if isinstance(variables, nnx.State):
+        variables = nnx.to_pure_dict(variables)
+    params = variables.get("params", variables)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_traced_graph_is_the_one_by_hand(name: str) -> None:
+    model, variables, inputs, reference = CASES[name]()
+    graph = fj.graph_from_model(model, variables, *inputs, strict=True)
+    adjacency = Adjacency()
+    reference(as_numpy(variables), adjacency)
+    expected = adjacency.matrix
+    assert graph.num_vertices == len(expected), graph
+    for normalized in (True, False):
+        lap = fj.laplacian(graph, variables, normalized=normalized)
+        found = np.linalg.eigvalsh(np.asarray(lap.to_dense(), np.float64))
+        values = spectrum(expected, normalized)
+        np.testing.assert_allclose(found, values, rtol=0, atol=1e-5 * values[-1], err_msg=str(graph))
+    np.testing.assert_allclose(float(lap.degrees.sum()), expected.sum(), rtol=1e-5)
