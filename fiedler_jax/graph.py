@@ -15,6 +15,7 @@ from fiedler_jax._arrangement import Arrangement, arranged
 from fiedler_jax._chain import order_chain
 from fiedler_jax._effective import evaluate
 from fiedler_jax._paths import Path, display, is_masked, leaf_shape, leaves_by_path, natural_key, parse_path
+from fiedler_jax._report import summary, to_dot
 from fiedler_jax.errors import (
     EdgeError,
     KernelMismatchError,
@@ -128,18 +129,7 @@ class NetworkGraph:
             edge blocks
               Dense_0/kernel  (4, 2)  input -> Dense_0
         """
-        lines = [f"NetworkGraph: {self.num_vertices} vertices, {self.num_edges} edges"]
-        lines += _table("groups", [(group.name, str(group.size), self._origin(group)) for group in self.groups])
-        lines += _table(
-            "edge blocks",
-            [
-                (block.kernel, str(block.shape), f"{block.source} -> {block.target}", str(block.arrangement or ""))
-                for block in self.blocks
-            ],
-        )
-        lines += _table("left out", [(leaf.path, str(leaf.shape), leaf.reason) for leaf in self.left_out])
-        lines += _table("not understood", [(what,) for what in self.not_understood])
-        return "\n".join(lines)
+        return summary(self)
 
     def to_dot(self) -> str:
         """The graph of groups and edge blocks in the DOT language of Graphviz.
@@ -155,37 +145,7 @@ class NetworkGraph:
               "input" -> "Dense_0" [label="Dense_0/kernel\\n(4, 2)"]
             }
         """
-        lines = ["digraph {", "  rankdir=LR", "  node [shape=box]"]
-        for group in self.groups:
-            lines.append(f"  {_quoted(group.name)} [label={_quoted(group.name, f'{group.size} units')}]")
-        for block in self.blocks:
-            label = _quoted(block.kernel, str(block.shape))
-            lines.append(f"  {_quoted(block.source)} -> {_quoted(block.target)} [label={label}]")
-        return "\n".join([*lines, "}"])
-
-    def _origin(self, group: UnitGroup) -> str:
-        """Whose columns the units of a group are, or, for inputs, who reads them."""
-        made = list(dict.fromkeys(block.kernel for block in self.blocks if block.target == group.name))
-        if made:
-            return "of " + _few(made)
-        read = dict.fromkeys(block.target for block in self.blocks if block.source == group.name)
-        return "-> " + _few(list(read))
-
-
-def _table(header: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return [header, *("  " + line for line in lines)]
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
-
-
-def _quoted(*lines: str) -> str:
-    return '"' + "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
+        return to_dot(self)
 
 
 def graph_from_params(params: Any) -> NetworkGraph:

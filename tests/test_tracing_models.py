@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import fiedler_jax as fj
+from fiedler_jax._paths import canonical_path, display
 from tests.adjacency import Adjacency
 from tests.reference import spectrum
 
@@ -24,7 +25,7 @@ def case(build: Callable) -> Callable:
     return build
 
 
-def linen(fun: Callable[[jax.Array], jax.Array], *inputs: jax.Array) -> tuple[nn.Module, Any, tuple]:
+def linen(fun: Callable[..., Any], *inputs: jax.Array) -> tuple[nn.Module, Any, tuple]:
     """A module whose layers are made inside a function, with variables that are not at special values."""
 
     class Model(nn.Module):
@@ -38,7 +39,7 @@ def linen(fun: Callable[[jax.Array], jax.Array], *inputs: jax.Array) -> tuple[nn
     return Model(), {**variables, "params": params}, inputs
 
 
-def through(x: jax.Array, *layers: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def through(x: jax.Array, *layers: Callable[[jax.Array], Any]) -> jax.Array:
     """Layers one after the other: linen numbers them as they are made, so nested calls would be numbered backwards."""
     for layer in layers:
         x = layer(x)
@@ -156,7 +157,9 @@ def conv_depthwise_separable():
 @case
 def conv_transpose():
     def fun(x):
-        return through(x, nn.ConvTranspose(4, (2, 2), transpose_kernel=True), nn.ConvTranspose(3, (3, 3), strides=(2, 2)))
+        return through(
+            x, nn.ConvTranspose(4, (2, 2), transpose_kernel=True), nn.ConvTranspose(3, (3, 3), strides=(2, 2))
+        )
 
     def reference(p, a):
         first = taps(p["ConvTranspose_0"]["kernel"]).T
@@ -534,7 +537,7 @@ def squeeze_and_excite():
 
 
 def gates(p: Any, names: str, side: str) -> np.ndarray:
-    return sum(np.abs(p[side + name]["kernel"]) for name in names)
+    return np.sum([np.abs(p[side + name]["kernel"]) for name in names], axis=0)
 
 
 @case
@@ -554,8 +557,7 @@ def lstm():
 @case
 def optimized_lstm_twice():
     def fun(x):
-        x = nn.RNN(nn.OptimizedLSTMCell(3))(x)
-        return nn.RNN(nn.OptimizedLSTMCell(4))(x)
+        return through(x, nn.RNN(nn.OptimizedLSTMCell(3)), nn.RNN(nn.OptimizedLSTMCell(4)))
 
     def reference(p, a):
         below = a.units(5)
@@ -631,9 +633,9 @@ def vmap_ensemble():
     class Model(nn.Module):
         @nn.compact
         def __call__(self, x: jax.Array) -> jax.Array:
-            settings = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "axis_size": 3}
-            x = nn.vmap(nn.Dense, in_axes=None, **settings)(4)(x)
-            return nn.vmap(nn.Dense, in_axes=0, **settings)(2)(nn.relu(x))
+            settings: Any = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "axis_size": 3}
+            x = nn.vmap(nn.Dense, **settings, in_axes=None)(4)(x)  # pyright: ignore[reportArgumentType]
+            return nn.vmap(nn.Dense, **settings)(2)(nn.relu(x))
 
     def reference(p, a):
         x = a.units(5)
@@ -846,9 +848,10 @@ def decoding_with_a_cache():
         a.layer(a.layer(x, p["v"]), p["o"])
 
     keys = jax.random.split(KEY, 3)
-    params = {name: jax.random.normal(key, shape) for key, name, shape in zip(
-        keys, "vqo", [(5, 4), (5, 4), (4, 3)], strict=True
-    )}
+    params = {
+        name: jax.random.normal(key, shape)
+        for key, name, shape in zip(keys, "vqo", [(5, 4), (5, 4), (4, 3)], strict=True)
+    }
     return model, params, (jnp.ones((1, 5)), jnp.zeros((8, 4)), jnp.asarray(2)), reference
 
 
@@ -894,3 +897,19 @@ def test_the_traced_graph_is_the_one_by_hand(name: str) -> None:
         values = spectrum(expected, normalized)
         np.testing.assert_allclose(found, values, rtol=0, atol=1e-5 * values[-1], err_msg=str(graph))
     np.testing.assert_allclose(float(lap.degrees.sum()), expected.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_leaf_is_accounted_for_and_only_kernels_have_a_gradient(name: str) -> None:
+    model, variables, inputs, _ = CASES[name]()
+    graph = fj.graph_from_model(model, variables, *inputs)
+    params = variables.get("params", variables) if isinstance(variables, dict) else variables
+    vector = jax.random.normal(KEY, (graph.num_vertices,))
+    gradient = jax.grad(lambda p: fj.variational_penalty(graph, p, vector, normalized=False))(params)
+    paths = {
+        display(canonical_path(path)): float(jnp.sum(jnp.abs(leaf)))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+    }
+    left_out = {leaf.path for leaf in graph.left_out}
+    assert {path for path, size in paths.items() if size == 0} == left_out
+    assert all(leaf.reason for leaf in graph.left_out)

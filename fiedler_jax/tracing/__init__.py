@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import Path, canonical_path, display, leaf_shape, natural_key
@@ -142,7 +141,5 @@ def _reason(path: Path, uses: list[str]) -> str:
     for use in uses:
         if use.startswith(("not understood", "mixes positions")):
             return use
-    named = reason_by_name(path)
-    if named is not None and uses[0] in ("added to units", "scales units"):
-        return named
-    return f"{uses[0]}: joins no two units"
+    usual = {"added to units": "bias", "scales units": "scale"}.get(uses[0])
+    return (usual in path[-1:] and reason_by_name(path)) or f"{uses[0]}: joins no two units"

@@ -96,13 +96,15 @@ def _arrangement(
     picks = _picks(kernel.shape, rows, columns)
     if not (np.any((rows >= 0) & (columns >= 0)) if picks is None else all(map(len, picks))):
         return None
-    regular = picks and _regular(kernel, rows, columns, num_rows, num_columns, picks)
-    if regular:
+    regular = None if picks is None else _regular(kernel, rows, columns, num_rows, num_columns, picks)
+    if regular is not None:
         shape, how = regular
         plain = not any(how.picked) and not how.summed and how.split == kernel.shape and len(kernel.shape) == 2
         trivial = plain and kernel.leaf is not None and how.order == (0, 1) and shape == kernel.shape
         return shape, None if trivial else how
-    outside = [np.where(one >= 0, one, size).astype(np.int32) for one, size in ((rows, num_rows), (columns, num_columns))]
+    outside = [
+        np.where(one >= 0, one, size).astype(np.int32) for one, size in ((rows, num_rows), (columns, num_columns))
+    ]
     table = Scattered(outside[0].tobytes(), outside[1].tobytes(), rows.shape, columns.shape)
     return (num_rows, num_columns), Arrangement(kernel, scattered=table)
 

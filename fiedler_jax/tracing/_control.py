@@ -61,9 +61,7 @@ def while_(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     return _one_step(trace, program, list(consts[:skipped]), list(consts[skipped:]), [])
 
 
-def _one_step(
-    trace: Trace, program: Any, consts: list[Value], carry: list[Value], xs: list[Value]
-) -> list[Value]:
+def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value], xs: list[Value]) -> list[Value]:
     """One step of a loop, after which what is carried out is what was carried in."""
     inside: list[Value] = []
     variables = program.inputs[len(consts) : len(consts) + len(carry)]
@@ -76,6 +74,8 @@ def _one_step(
         shape = shape_of(variable)
         begun = trace.units.fresh(shape, CARRY) if floating else no_units(len(shape))
         trace.units.unite(begun, identities(value))
+        if isinstance(value, Effective) and value.leaves:
+            trace.changed.append((value, begun))
         inside.append(begun)
     results = trace.run(trace, program, [*consts, *inside, *xs])
     for i, (value, result) in enumerate(zip(inside, results, strict=False)):

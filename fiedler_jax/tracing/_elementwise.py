@@ -8,28 +8,35 @@ import numpy as np
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, no_units, varied
 
+# fmt: off
 _ADD = ("add", "sub", "add_any")
 _MULTIPLY = ("mul", "div")
-_OTHER = """
-abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj convert_element_type
-cos cosh digamma erf erf_inv erfc exp exp2 expm1 floor igamma igammac imag integer_pow lgamma log log1p logistic max min
-mulhi neg nextafter not or polygamma population_count pow real regularized_incomplete_beta rem round rsqrt select_n
-shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square tan tanh xor zeta
-""".split()
-_UNCHANGED = """
-copy copy_p device_put name optimization_barrier pbroadcast pcast pvary reduce_precision reshard sharding_constraint
-stop_gradient layout_constraint
-""".split()
+_OTHER = (
+    "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e", "bessel_i1e", "cbrt",
+    "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "cos", "cosh", "digamma", "erf", "erf_inv",
+    "erfc", "exp", "exp2", "expm1", "floor", "igamma", "igammac", "imag", "integer_pow", "lgamma", "log", "log1p",
+    "logistic", "max", "min", "mulhi", "neg", "nextafter", "not", "or", "polygamma", "population_count", "pow",
+    "real", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "xor",
+    "zeta",
+)
+_UNCHANGED = (
+    "copy", "copy_p", "device_put", "name", "optimization_barrier", "pbroadcast", "pcast", "pvary",
+    "reduce_precision", "reshard", "sharding_constraint", "stop_gradient", "layout_constraint",
+)
 # A decision, or a random number, is no unit.
-_DECISIONS = """
-argmax argmin eq eq_to ge gt is_finite le le_to lt lt_to ne bitcast_convert_type random_bits random_clone random_fold_in
-random_gamma random_seed random_split random_unwrap random_wrap threefry2x32 rng_bit_generator rng_uniform top_k_indices
-""".split()
-_REDUCTIONS = """
-reduce reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor
-""".split()
-_CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum".split()
-_WINDOWS = "reduce_window reduce_window_max reduce_window_min reduce_window_sum".split()
+_DECISIONS = (
+    "argmax", "argmin", "eq", "eq_to", "ge", "gt", "is_finite", "le", "le_to", "lt", "lt_to", "ne",
+    "bitcast_convert_type", "random_bits", "random_clone", "random_fold_in", "random_gamma", "random_seed",
+    "random_split", "random_unwrap", "random_wrap", "threefry2x32", "rng_bit_generator", "rng_uniform",
+    "top_k_indices",
+)
+_REDUCTIONS = (
+    "reduce", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
+)
+_CUMULATIVE = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
+_WINDOWS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")
+# fmt: on
 
 
 def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def gather(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
         exact = _picked_exactly(ids, indices, equation)
         if exact is not None:
             return [trace.units.simplest(exact)]
-    ids = chosen(trace, ids, picked, equation, values)
+    ids = chosen(trace, ids, picked, equation, values[:1])
     return [_placed(ids, numbers, numbers.collapsed_slice_dims, rank)]
 
 
@@ -84,7 +84,9 @@ def _embedded(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarra
         trace.not_understood("parameters picked by a computed index", values)
         return out
     name = kernel_name(kernel)
-    shapes = [[size if (axis in rows) == at_rows else 1 for axis, size in enumerate(kernel.shape)] for at_rows in (1, 0)]
+    shapes = [
+        [size if (axis in rows) == at_rows else 1 for axis, size in enumerate(kernel.shape)] for at_rows in (1, 0)
+    ]
     source = trace.units.fresh(shapes[0], f"{name} rows")
     target = trace.units.fresh(shapes[1], name)
     trace.multiply(Product(kernel, source, target))
@@ -99,7 +101,9 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     trace.used([values[0], values[2]], f"enters {equation.primitive.name}")
     batching = dict(zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True))
     scattered = [axis for axis in range(update.ndim) if axis not in numbers.update_window_dims]
-    update = chosen(trace, update, [a for i, a in enumerate(scattered) if i not in batching.values()], equation, values)
+    update = chosen(
+        trace, update, [a for i, a in enumerate(scattered) if i not in batching.values()], equation, values[2:]
+    )
     window = [axis for axis in range(len(full)) if axis not in numbers.inserted_window_dims and axis not in batching]
     from_update = {own: axis for own, axis in zip(window, numbers.update_window_dims, strict=True)}
     from_update |= {own: scattered[index_axis] for own, index_axis in batching.items()}
@@ -109,8 +113,8 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
         if own not in batching
         and (own not in from_update or shape_of(equation.invars[2])[from_update[own]] < full[own])
     ]
-    ids = chosen(trace, ids, partial, equation, values)
-    update = chosen(trace, update, [from_update[own] for own in partial if own in from_update], equation, values)
+    ids = chosen(trace, ids, partial, equation, values[:1])
+    update = chosen(trace, update, [from_update[own] for own in partial if own in from_update], equation, values[2:])
     order = [from_update[own] for own in sorted(from_update)]
     rest = [axis for axis in range(update.ndim) if axis not in order]
     moved = update.transpose(*order, *rest).reshape([update.shape[axis] for axis in order])

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax.tracing._elementwise import combined
-from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, no_units, varied
 
 
 def reshaped(ids: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
-    """Identities of an array of the old shape after a reshape; groups of axes without any variation stay of size one."""
+    """Identities of an array of the old shape after a reshape; axes without any variation stay of size one."""
     if 0 in old:
         return no_units(len(new))
     expanded, sizes = [], []
@@ -101,13 +101,11 @@ def concatenate(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     if not beside:
         return [no_units(parts[0].ndim)]
     filler = beside[0][0]
-    if all(size > 1 and ids.shape == filler.shape and np.array_equal(ids, filler) for ids, size in beside):
-        if filler.shape[axis] == 1:
-            return [filler]
+    same = all(size > 1 and ids.shape == filler.shape and np.array_equal(ids, filler) for ids, size in beside)
+    if same and filler.shape[axis] == 1:
+        return [filler]
     shape = np.broadcast_shapes(*((*ids.shape[:axis], *ids.shape[axis + 1 :]) for ids in parts))
-    full = [
-        np.broadcast_to(ids, (*shape[:axis], size, *shape[axis:])) for ids, size in zip(parts, sizes, strict=True)
-    ]
+    full = [np.broadcast_to(ids, (*shape[:axis], size, *shape[axis:])) for ids, size in zip(parts, sizes, strict=True)]
     return [np.concatenate(full, axis=axis)]
 
 
@@ -129,34 +127,43 @@ def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, va
 
 def dynamic_slice(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     ids, sizes = trace.units.simplest(identities(values[0])), equation.params["slice_sizes"]
-    starts = [trace.known(value) for value in values[1:]]
     full = shape_of(equation.invars[0])
-    for axis in varied(ids):
-        if sizes[axis] < full[axis] and starts[axis] is not None:
-            start = min(max(int(starts[axis]), 0), full[axis] - sizes[axis])
-            ids = ids.take(range(start, start + sizes[axis]), axis=axis)
-    moving = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis] and starts[axis] is None]
-    return [chosen(trace, ids, moving, equation, values)]
+    if leaves_of(values[:1]):
+        # A row of a table is no kernel; a layer of a stack is one.
+        if ids.ndim > 2:
+            trace.not_understood("parameters picked by a computed index", values[:1])
+        trace.used(values[:1], "picked by a computed index")
+    moving = []
+    for axis in [axis for axis in varied(ids) if sizes[axis] < full[axis]]:
+        known = trace.known(values[1 + axis])
+        if known is None:
+            moving.append(axis)
+            continue
+        start = min(max(int(known), 0), full[axis] - sizes[axis])
+        ids = ids.take(range(start, start + sizes[axis]), axis=axis)
+    return [chosen(trace, ids, moving, equation, values[:1])]
 
 
 def dynamic_update_slice(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     ids, update = (trace.units.simplest(identities(value)) for value in values[:2])
     full, sizes = shape_of(equation.invars[0]), shape_of(equation.invars[1])
-    starts = [trace.known(value) for value in values[2:]]
     moving = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis]]
-    if all(starts[axis] is not None for axis in moving) and (varied(ids) | varied(update)) & set(moving):
+    known = {axis: trace.known(values[2 + axis]) for axis in moving}
+    starts = {axis: int(start) for axis, start in known.items() if start is not None}
+    if len(starts) == len(moving) and (varied(ids) | varied(update)) & set(moving):
         shape = [max(a, b) for a, b in zip(ids.shape, update.shape, strict=True)]
         for axis in moving:
             shape[axis] = full[axis]
         written = np.broadcast_to(ids, shape).copy()
         places = [slice(None)] * ids.ndim
         for axis in moving:
-            start = min(max(int(starts[axis]), 0), full[axis] - sizes[axis])  # pyright: ignore[reportArgumentType]
+            start = min(max(starts[axis], 0), full[axis] - sizes[axis])
             places[axis] = slice(start, start + sizes[axis])
         written[tuple(places)] = update
         return [written]
-    update = chosen(trace, update, moving, equation, values)
-    return [combined(trace, chosen(trace, ids, moving, equation, values), update)]
+    trace.used(values[:2], f"enters {equation.primitive.name}")
+    update = chosen(trace, update, moving, equation, values[1:2])
+    return [combined(trace, chosen(trace, ids, moving, equation, values[:1]), update)]
 
 
 RULES: dict[str, Rule] = {

@@ -91,34 +91,49 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     """Identities of a product without parameters: attention, gates, fixed matrices.
 
     It keeps those of the operand that does not vary along the contracted axes: what is summed are positions of one
-    unit. Where an operand varies there and elsewhere, and the other one not elsewhere, it is a gated sum (a mixture
-    of experts), and the units that are summed unite. Else it has none.
+    unit. If both operands do so and vary elsewhere, it is an outer product, which has none.
     """
     contract, batch = equation.params["dimension_numbers"]
-    rank = len(shape_of(equation.outvars[0]))
+    rank, b = len(shape_of(equation.outvars[0])), len(batch[0])
     all_ids = [trace.units.simplest(identities(value)) for value in values]
+    for kernel, begun in trace.changed:
+        for ids in all_ids:
+            if not trace.units.linked(ids) and np.any(np.isin(ids, trace.units.find(begun))):
+                trace.not_understood("a kernel changed in a loop", [kernel])
+                return no_units(rank)
     free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
-    elsewhere = [bool(varied(ids) & {*free[i], *batch[i]}) for i, ids in enumerate(all_ids)]
-    own = [bool(varied(ids) & set(free[i])) for i, ids in enumerate(all_ids)]
-    b = len(batch[0])
-    results = []
+    results: list[tuple[bool, np.ndarray]] = []
     for i, ids in enumerate(all_ids):
-        if not has_units(ids):
-            continue
         if varied(ids) & set(contract[i]):
+            size = [shape_of(equation.invars[i])[axis] for axis in free[i]]
+            other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
             fixed = isinstance(values[1 - i], Effective)
-            if not elsewhere[i] or own[1 - i] or (fixed and trace.units.linked(ids)) or not own[i]:
+            if other_varies or not _is_gated_sum(trace, ids, free[i], size, fixed):
                 continue
             ids = trace.units.united_over(ids, contract[i])
-        kept = ids.transpose(*batch[i], *free[i], *contract[i])
-        kept = kept.reshape(kept.shape[: b + len(free[i])])
-        shift = len(free[0]) if i == 1 else 0
-        results.append((own[i], placed(kept, [*range(b), *(b + shift + a for a in range(len(free[i])))], rank)))
-    if len(results) == 2 and results[0][0] != results[1][0]:
-        results = [result for result in results if result[0]]
-    if len(results) == 2:
+        if has_units(ids):
+            kept = ids.transpose(*batch[i], *free[i], *contract[i]).reshape(
+                [ids.shape[a] for a in (*batch[i], *free[i])]
+            )
+            shift = len(free[0]) if i == 1 else 0
+            at = [*range(b), *(b + shift + axis for axis in range(len(free[i])))]
+            results.append((bool(varied(ids) & set(free[i])), placed(kept, at, rank)))
+    if len(results) == 2 and results[0][0] == results[1][0]:
         return no_units(rank) if results[0][0] else combined(trace, results[0][1], results[1][1])
-    return results[0][1] if results else no_units(rank)
+    return max(results, key=lambda result: result[0], default=(False, no_units(rank)))[1]
+
+
+def _is_gated_sum(trace: Trace, ids: np.ndarray, free: Sequence[int], sizes: Sequence[int], fixed: bool) -> bool:
+    """Whether a product sums different units of an operand, each with its gate (a mixture of experts): they unite.
+
+    Then it varies along all the axes that it keeps. A query does not: it has positions, so that its product with a
+    key is a score, which is no unit. By a fixed matrix only elements of an input unite.
+    """
+    if fixed:
+        return not trace.units.linked(ids) and bool(varied(ids) & set(free))
+    return bool(varied(ids) & set(free)) and all(
+        axis in varied(ids) or size == 1 for axis, size in zip(free, sizes, strict=True)
+    )
 
 
 def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

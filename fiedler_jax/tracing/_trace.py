@@ -39,6 +39,7 @@ class Trace:
         products: every product of a kernel with an activation.
         uses: what else was done with a parameter leaf.
         unknown: what was not understood, in words.
+        changed: parameters that a loop starts from and changes, with the units of what it carries.
     """
 
     run: Callable[["Trace", Program, Sequence[Value]], list[Value]]
@@ -46,6 +47,7 @@ class Trace:
     products: list[Product] = dataclasses.field(default_factory=list)
     uses: dict[Path, list[str]] = dataclasses.field(default_factory=dict)
     unknown: list[str] = dataclasses.field(default_factory=list)
+    changed: list[tuple[Effective, np.ndarray]] = dataclasses.field(default_factory=list)
 
     def multiply(self, product: Product) -> None:
         """Note a product; its units have edges from now on."""

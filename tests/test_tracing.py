@@ -1,0 +1,378 @@
+"""What a traced graph can be relied on: the same graph as from names, an honest report, use in training."""
+
+import functools
+import itertools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import fiedler_jax as fj
+from fiedler_jax import errors
+
+KEY = jax.random.key(0)
+
+
+class Mlp(nn.Module):
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+        return x
+
+
+class NnxMlp(nnx.Module):
+    def __init__(self, *widths: int):
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return x
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (7,), (2, 3)])
+def test_a_linen_chain_is_the_same_graph_as_from_names(batch: tuple[int, ...]) -> None:
+    model, x = Mlp((5,) * 11 + (3,)), jnp.ones((*batch, 5))
+    variables = model.init(KEY, x)
+    assert fj.graph_from_model(model, variables, x) == fj.graph_from_params(variables)
+    assert fj.graph_from_model(model, variables["params"], x) == fj.graph_from_params(variables)
+
+
+@pytest.mark.parametrize("params", ["state", "none", "module", "pure dict", "all state"])
+def test_an_nnx_chain_is_the_same_graph_as_from_names(params: str) -> None:
+    model = NnxMlp(4, 6, 6, 3)
+    given = {
+        "state": nnx.state(model, nnx.Param),
+        "none": None,
+        "module": model,
+        "pure dict": nnx.to_pure_dict(nnx.state(model, nnx.Param)),
+        "all state": nnx.state(model),
+    }[params]
+    assert fj.graph_from_model(model, given, jnp.ones((2, 4))) == fj.graph_from_params(nnx.state(model))
+
+
+def test_the_chain_of_the_benchmarks_is_traced_as_it_is_named() -> None:
+    sizes = (784, 500, 500, 500, 10)
+    model, x = Mlp(sizes[1:]), jax.ShapeDtypeStruct((100, 784), jnp.float32)
+    variables = jax.eval_shape(model.init, KEY, x)
+    assert fj.graph_from_model(model, variables, x) == fj.graph_from_params(variables)
+
+
+def test_two_traces_of_one_model_are_equal_and_hash_alike() -> None:
+    model, x = nn.Sequential([nn.Conv(4, (3,)), nn.RNN(nn.OptimizedLSTMCell(5))]), jnp.ones((2, 6, 3))
+    variables = model.init(KEY, x)
+    one, other = (fj.graph_from_model(model, variables, x) for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+@pytest.mark.parametrize("change", [lambda w: 2 * w, lambda w: w[::-1], lambda w: w * np.arange(4.0), jnp.exp])
+def test_another_effective_kernel_is_another_graph(change: Any) -> None:
+    params = {"w": jnp.ones((4, 4))}
+    one, other = (
+        fj.graph_from_model(fun, params, jnp.ones((2, 4)))
+        for fun in (lambda p, x: x @ (3 * p["w"]), lambda p, x: x @ change(p["w"]))
+    )
+    assert one != other
+
+
+def test_a_graph_needs_no_values() -> None:
+    model = nn.Sequential([nn.Conv(4, (3, 3)), nn.BatchNorm(use_running_average=True), nn.Dense(2)])
+    x = jnp.ones((2, 6, 6, 3))
+    variables = model.init(KEY, x)
+    abstract = jax.eval_shape(model.init, KEY, x)
+    concrete = fj.graph_from_model(model, variables, x)
+    assert fj.graph_from_model(model, abstract, jax.ShapeDtypeStruct(x.shape, x.dtype)) == concrete
+    assert fj.graph_from_model(model, abstract["params"], jax.ShapeDtypeStruct(x.shape, x.dtype)) == concrete
+
+
+def test_keyword_arguments_and_static_ones_are_passed_on() -> None:
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, mask: jax.Array, train: bool, mode: str) -> jax.Array:
+            assert mode == "wide"
+            x = nn.Dropout(0.5, deterministic=not train)(nn.Dense(6)(x) * mask[:, None])
+            return nn.Dense(2)(x)
+
+    x, mask = jnp.ones((3, 4)), jnp.ones(3)
+    variables = Model().init(KEY, x, mask=mask, train=False, mode="wide")
+    graph = fj.graph_from_model(Model(), variables, x, mask=mask, train=True, mode="wide")
+    assert graph == fj.graph_from_params(variables)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Linear:
+    """A layer in the manner of Equinox: a pytree that is called, with a function among its leaves."""
+
+    def __init__(self, weight: Any, bias: Any, activation: Any):
+        self.weight, self.bias, self.activation = weight, bias, activation
+
+    def tree_flatten_with_keys(self) -> Any:
+        key = jax.tree_util.GetAttrKey
+        return [(key("weight"), self.weight), (key("bias"), self.bias), (key("activation"), self.activation)], None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: Any) -> "Linear":
+        return cls(*children)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.activation(self.weight @ x + self.bias)
+
+
+def test_a_callable_pytree_is_its_own_parameters() -> None:
+    layers = [Linear(jnp.ones((5, 4)), jnp.ones(5), jax.nn.relu), Linear(jnp.ones((3, 5)), jnp.ones(3), jnp.tanh)]
+
+    def apply(layers: list[Linear], x: jax.Array) -> jax.Array:
+        for layer in layers:
+            x = jax.vmap(layer)(x)
+        return x
+
+    graph = fj.graph_from_model(apply, layers, jnp.ones((2, 4)), strict=True)
+    assert [(b.kernel, b.source, b.target, b.shape) for b in graph.blocks] == [
+        ("0/weight", "input", "0", (4, 5)),
+        ("1/weight", "0", "1", (5, 3)),
+    ]
+    assert [leaf.path for leaf in graph.left_out] == ["0/bias", "1/bias"]
+
+
+def unknown_of(model: Any, params: Any, *inputs: Any) -> str:
+    """What the report says was not understood; strict must say the same."""
+    graph = fj.graph_from_model(model, params, *inputs)
+    with pytest.raises(errors.NotUnderstoodError) as caught:
+        fj.graph_from_model(model, params, *inputs, strict=True)
+    (message,) = graph.not_understood
+    assert message in str(caught.value)
+    assert message in str(graph)
+    return message
+
+
+def test_an_unknown_operation_is_named_with_its_units() -> None:
+    params = {"Dense_0": {"kernel": jnp.ones((4, 4))}, "Dense_1": {"kernel": jnp.ones((4, 2))}}
+
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        return (
+            jax.lax.linalg.cholesky(x @ params["Dense_0"]["kernel"], symmetrize_input=False)
+            @ params["Dense_1"]["kernel"]
+        )
+
+    assert unknown_of(model, params, jnp.ones((4, 4))) == "operation 'cholesky' at units of Dense_0"
+
+
+def test_units_picked_by_a_computed_index_are_named() -> None:
+    params = {"a": jnp.ones((4, 6)), "b": jnp.ones((3, 2))}
+
+    def model(params: Any, x: jax.Array, index: jax.Array) -> jax.Array:
+        return (x @ params["a"])[:, index] @ params["b"]
+
+    index = jnp.array([0, 2, 4])
+    assert unknown_of(model, params, jnp.ones((2, 4)), index) == "gather of units by a computed index at units of a"
+    known = fj.graph_from_model(lambda p, x: model(p, x, np.array([0, 2, 4])), params, jnp.ones((2, 4)), strict=True)
+    assert [block.shape for block in known.blocks] == [(4, 3), (4, 3), (3, 2)]
+
+
+def test_a_kernel_picked_by_a_computed_index_is_named() -> None:
+    params = {"experts": jnp.ones((3, 4, 4)), "head": jnp.ones((4, 2))}
+
+    def model(params: Any, x: jax.Array, index: jax.Array) -> jax.Array:
+        return x @ params["experts"][index] @ params["head"]
+
+    message = unknown_of(model, params, jnp.ones((2, 4)), jnp.array(1))
+    assert "parameters picked by a computed index on experts" in message
+
+
+def test_parameters_chosen_by_a_computed_condition_are_named() -> None:
+    params = {"a": jnp.ones((4, 4)), "b": jnp.ones((4, 4)), "head": jnp.ones((4, 2))}
+
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        return x @ jax.lax.cond(x.sum() > 0, lambda: params["a"], lambda: params["b"]) @ params["head"]
+
+    assert unknown_of(model, params, jnp.ones((2, 4))) == "parameters chosen by a computed condition on b, a"
+
+
+def test_parameters_changed_in_a_loop_are_in_the_report() -> None:
+    params = {"fast": jnp.ones((4, 4)), "slow": jnp.ones((4, 2))}
+
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        def body(fast: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return fast + 0.1 * jnp.outer(row, row), row @ fast
+
+        return jax.lax.scan(body, params["fast"], x)[1] @ params["slow"]
+
+    assert "kernel changed in a loop on fast" in unknown_of(model, params, jnp.ones((3, 4)))
+
+
+def test_what_mixes_tokens_is_left_out_and_said() -> None:
+    class Mixer(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nn.Dense(6)(x)
+            return nn.Dense(4, name="channels")(x + nn.Dense(5, name="tokens")(x.swapaxes(1, 2)).swapaxes(1, 2))
+
+    x = jnp.ones((2, 5, 3))
+    graph = fj.graph_from_model(Mixer(), Mixer().init(KEY, x), x, strict=True)
+    (reason,) = [leaf.reason for leaf in graph.left_out if leaf.path == "tokens/kernel"]
+    assert reason == "mixes positions and is shared by 6 units, which its edges would make one vertex"
+    assert graph.num_vertices == 3 + 6 + 4
+
+
+def test_a_state_without_values_is_asked_for_only_where_a_kernel_needs_it() -> None:
+    model, x = nn.SpectralNorm(nn.Dense(5)), jnp.ones((2, 4))
+    abstract = jax.eval_shape(functools.partial(model.init, update_stats=True), KEY, x)
+    with pytest.raises(errors.NotUnderstoodError, match="state that was given without values on layer_instance/kernel"):
+        fj.graph_from_model(model, abstract, x, update_stats=True, strict=True)
+
+
+def test_a_model_without_products_is_an_error() -> None:
+    with pytest.raises(errors.NoKernelsError, match="None of the 1 parameters"):
+        fj.graph_from_model(lambda p, x: x + p["bias"], {"bias": jnp.ones(3)}, jnp.ones((2, 3)))
+
+
+def test_a_parameter_that_is_not_used_is_said_to_be() -> None:
+    params = {"w": jnp.ones((3, 2)), "spare": jnp.ones((3, 2))}
+    graph = fj.graph_from_model(lambda p, x: x @ p["w"], params, jnp.ones((2, 3)))
+    assert [(leaf.path, leaf.reason) for leaf in graph.left_out] == [("spare", "not used by the model")]
+
+
+def test_structure_is_kept_in_blocks() -> None:
+    model = nn.Sequential(
+        [nn.Conv(8, (3, 3)), nn.Conv(16, (3, 3), feature_group_count=4), nn.Conv(16, (3, 3), feature_group_count=16)]
+    )
+    x = jnp.ones((1, 8, 8, 3))
+    params = model.init(KEY, x)["params"]
+    graph = fj.graph_from_model(model, params, x)
+    assert [block.shape for block in graph.blocks] == [(3, 8), (4, 2, 4), (16, 1, 1)]
+    lap = fj.laplacian(graph, params)
+    program = str(jax.make_jaxpr(lambda lap, x: lap.matvec(x))(lap, jnp.ones((2, graph.num_vertices))))
+    assert "gather" not in program
+    assert "scatter" not in program
+
+
+def grouped(dtype: Any = jnp.float32) -> tuple[fj.NetworkGraph, Any]:
+    model = nn.Sequential([nn.Conv(8, (3,)), nn.relu, nn.Conv(8, (3,), feature_group_count=4), nn.Dense(3)])
+    x = jnp.ones((1, 8, 3))
+    params = model.init(KEY, x)["params"]
+    return fj.graph_from_model(model, params, x), jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_batched_blocks_in_every_part_of_the_library(dtype: str, normalized: bool) -> None:
+    graph, params = grouped(dtype)
+    assert any(len(block.shape) == 3 for block in graph.blocks)
+    lap = fj.laplacian(graph, params, normalized=normalized)
+    dense = np.asarray(lap.to_dense(), np.float64)
+    np.testing.assert_allclose(dense, dense.T, atol=1e-6)
+    rows = np.random.default_rng(0).normal(size=(3, len(dense))).astype(dtype)
+    np.testing.assert_allclose(lap.matvec(rows), rows @ dense, atol=1e-5)
+    np.testing.assert_allclose(lap.quadratic_form(rows), np.sum(rows @ dense * rows, axis=1), rtol=1e-5)
+    pair = fj.fiedler_pair(lap)
+    pair.raise_if_failed()
+    np.testing.assert_allclose(pair.value, np.linalg.eigvalsh(dense)[1], rtol=1e-5)
+    assert fj.certify(lap, pair.value, tol=1e-4).verdict is fj.Verdict.PROVED
+    coefficients = fj.l1_coefficients(graph, params, pair.vector, normalized=normalized)
+    gradient = jax.grad(lambda p: fj.fiedler_value(graph, p, normalized=normalized))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        weight, own = params, coefficients
+        for key in path:
+            weight, own = weight[key.key], own[key.key]
+        np.testing.assert_allclose(leaf, own * jnp.sign(weight) if leaf.ndim > 1 else 0, atol=1e-5)
+
+
+def test_updates_keep_low_precision_and_reach_kernels_only() -> None:
+    graph, params = grouped(jnp.bfloat16)
+    tx = fj.add_fiedler_penalty(1.0, graph)
+    updates, state = jax.jit(tx.update)(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        assert update.dtype == jnp.bfloat16
+        assert bool(jnp.any(update != 0)) == (path[-1].key == "kernel")
+    assert state.vectors.dtype == jnp.float32
+
+
+def test_a_coefficient_is_the_derivative_with_respect_to_the_magnitude_also_at_zero() -> None:
+    model, x = nn.Conv(2, (3,)), jnp.ones((1, 4, 2))
+    params = jax.tree.map(jnp.ones_like, model.init(KEY, x)["params"])
+    params["kernel"] = params["kernel"].at[0, 0, 0].set(0.0)
+    graph = fj.graph_from_model(model, params, x)
+    vector = jnp.array([0.5, 0.1, -0.2, -0.7])
+    found = fj.l1_coefficients(graph, params, vector, normalized=False)["kernel"]
+    np.testing.assert_allclose(found, np.broadcast_to((vector[:2, None] - vector[None, 2:]) ** 2, (3, 2, 2)), rtol=1e-5)
+
+
+def cnn(x: jax.Array) -> jax.Array:
+    x = nn.avg_pool(nn.relu(nn.Conv(8, (3, 3))(x)), (2, 2), strides=(2, 2))
+    return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+def transformer(x: jax.Array) -> jax.Array:
+    x = nn.Dense(8)(x)
+    x = x + nn.MultiHeadDotProductAttention(num_heads=2)(nn.LayerNorm()(x))
+    y = nn.Dense(16)(nn.LayerNorm()(x))
+    return nn.Dense(3, name="head")((x + nn.Dense(8)(nn.gelu(y))).mean(axis=1))
+
+
+def lstm(x: jax.Array) -> Any:
+    x = nn.RNN(nn.LSTMCell(8))(x)
+    return nn.Dense(3)(x[:, -1])  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@pytest.mark.parametrize(
+    ("fun", "shape", "strength"), [(cnn, (8, 8, 2), 0.03), (transformer, (5, 4), 0.03), (lstm, (6, 4), 0.3)]
+)
+def test_training_with_the_penalty_lowers_the_fiedler_value(fun: Any, shape: tuple[int, ...], strength: float) -> None:
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return fun(x)
+
+    x = jax.random.normal(KEY, (16, *shape))
+    labels = jnp.arange(16) % 3
+    params = Model().init(KEY, x)["params"]
+    graph = fj.graph_from_model(Model(), params, x, strict=True)
+
+    def loss(params: Any) -> jax.Array:
+        logits = Model().apply({"params": params}, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def trained(strength: float) -> float:
+        tx = optax.chain(fj.add_fiedler_penalty(strength, graph, refresh_every=2), optax.sgd(0.1))
+
+        @jax.jit
+        def step(params: Any, state: Any) -> tuple[Any, Any]:
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return optax.apply_updates(params, updates), state
+
+        now, state = params, tx.init(params)
+        for _ in range(10):
+            now, state = step(now, state)
+        return float(fj.fiedler_value(graph, now))
+
+    assert trained(strength) < 0.97 * trained(0.0)
+
+
+def test_the_picture_names_full_paths() -> None:
+    params = {"Dense_0": {"kernel": jnp.ones((4, 3))}, 'odd "name"': {"kernel": jnp.ones((3, 2))}}
+    graph = fj.graph_from_edges(
+        params, [("Dense_0/kernel", "in", "hidden"), (('odd "name"', "kernel"), "hidden", "out")]
+    )
+    dot = graph.to_dot()
+    assert '"in" -> "hidden" [label="Dense_0/kernel\\n(4, 3)"]' in dot
+    assert '\\"name\\"/kernel' in dot
+    assert dot.count("{") == dot.count("}") == 1
+
+
+def test_the_report_of_a_convolution() -> None:
+    graph, _ = grouped()
+    lines = str(graph).splitlines()
+    (line,) = [line for line in lines if line.strip().startswith("layers_2/kernel") and "->" in line]
+    assert line.split("  ")[-1].strip() == "(3, 2, 8), sums of 3"
+    (line,) = [line for line in lines if line.strip().startswith("input")]
+    assert line.split() == ["input", "3", "->", "layers_0"]
+    assert line in lines[lines.index("groups") : lines.index("edge blocks")]
