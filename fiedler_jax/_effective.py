@@ -22,13 +22,14 @@ class Operation:
     """A function of effective kernels; `name`, as a string, and its inputs identify it.
 
     A `structural` one only moves entries about: it takes its inputs in whatever precision they come, so that a kernel
-    which the model casts to a lower one keeps its own.
+    which the model casts to a lower one keeps its own. One that `repeats` puts the same entries at several positions.
     """
 
     name: Any
     apply: Callable[..., Any]
     inputs: tuple["Effective", ...]
     structural: bool = False
+    repeats: bool = False
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -64,6 +65,13 @@ class Effective:
         if self.operation is not None:
             return {path: shape for one in self.operation.inputs for path, shape in one.leaves.items()}
         return {} if self.leaf is None else {self.leaf: self.shape}
+
+    @functools.cached_property
+    def repeated(self) -> bool:
+        """Whether some parameter in it is repeated, as kernels are not but learned tokens and queries are."""
+        if self.operation is None:
+            return False
+        return (self.operation.repeats and bool(self.leaves)) or any(one.repeated for one in self.operation.inputs)
 
     @functools.cached_property
     def known(self) -> bool:
@@ -105,9 +113,10 @@ def computed(
     inputs: Iterable[Effective],
     outputs: Iterable[tuple[tuple[int, ...], Any]],
     structural: bool = False,
+    repeats: bool = False,
 ) -> list[Effective]:
     """The outputs of an operation, by their shapes and dtypes."""
-    operation = Operation(name, apply, tuple(inputs), structural)
+    operation = Operation(name, apply, tuple(inputs), structural, repeats)
     return [Effective(tuple(shape), dtype, operation=operation, index=i) for i, (shape, dtype) in enumerate(outputs)]
 
 

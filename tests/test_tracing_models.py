@@ -509,6 +509,27 @@ def u_net():
 
 
 @case
+def learned_queries():
+    class Pool(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            queries = self.param("queries", nn.initializers.normal(), (6, 4))
+            queries = jnp.broadcast_to(queries, (len(x), 6, 4))
+            return nn.MultiHeadDotProductAttention(num_heads=2)(nn.LayerNorm()(queries), x)
+
+    def fun(x):
+        return through(x, nn.Dense(4), Pool(), lambda x: x.mean(axis=1), nn.Dense(2))
+
+    def reference(p, a):
+        stream, heads = a.layer(a.units(5), p["Dense_0"]["kernel"]), p["Pool_0"]["MultiHeadDotProductAttention_0"]
+        a.layer(stream, heads["key"]["kernel"].reshape(4, 4))
+        value = a.layer(stream, heads["value"]["kernel"].reshape(4, 4))
+        a.layer(a.layer(value, heads["out"]["kernel"].reshape(4, 4)), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((3, 5, 5))), reference
+
+
+@case
 def swiglu():
     def fun(x):
         return nn.Dense(4, name="out")(nn.silu(nn.Dense(6)(x)) * nn.Dense(6)(x))

@@ -51,6 +51,10 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     kernel = values[w]
     assert isinstance(kernel, Effective)
     ids = trace.units.simplest(identities(values[x]))
+    if kernel.repeated and any(shape_of(equation.invars[x])[axis] > 1 and ids.shape[axis] == 1 for axis in batch[x]):
+        # Learned queries, repeated over a batch: an activation that depends on no input.
+        trace.used([kernel], "makes queries that are repeated over a batch")
+        return [_of_activations(trace, equation, values)]
     rank_w, rank_x = len(kernel.shape), ids.ndim
     free_x = [axis for axis in range(rank_x) if axis not in (*contract[x], *batch[x])]
     free_w = [axis for axis in range(rank_w) if axis not in (*contract[w], *batch[w])]
