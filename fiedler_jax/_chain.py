@@ -59,7 +59,8 @@ def _chains(shapes: dict[Path, tuple[int, ...]], before: dict[Path, frozenset[Pa
     if stack and len(found) < 2:
         raise AmbiguousChainError(
             f"The order of {len(shapes)} kernels could not be settled from names and shapes. Number the layers "
-            "(Dense_0, Dense_1, ...), or state how they connect with fj.graph_from_edges."
+            "(Dense_0, Dense_1, ...), trace the model with fj.graph_from_model(model, params, inputs), or state how "
+            "they connect with fj.graph_from_edges."
         )
     return found
 
@@ -95,4 +96,6 @@ def _broken_message(shapes: dict[Path, tuple[int, ...]]) -> str:
         return f"{what}. Against their numbers, the shapes fit in another order; if it is right, state it: " + (
             f"{_remedy(by_shape[0])}."
         )
-    return f"{what}. State how they connect: fj.graph_from_edges(params, [(kernel path, source, target), ...])."
+    return f"{what}. Trace the model with fj.graph_from_model(model, params, inputs), or state how they connect: " + (
+        "fj.graph_from_edges(params, [(kernel path, source, target), ...])."
+    )

@@ -12,29 +12,31 @@ class FiedlerError(ValueError):
 class NoKernelsError(FiedlerError):
     """The parameters hold no Dense kernel, so there is no graph to regularize.
 
-    Pass the parameters of a model with at least one 2-D leaf named ``kernel``, or state the edges by hand with
-    `graph_from_edges`.
+    Trace the model with `graph_from_model`, pass parameters with at least one 2-D leaf named ``kernel``, or state the
+    edges by hand with `graph_from_edges`.
     """
 
 
 class UnsupportedKernelError(FiedlerError):
     """A kernel is not the 2-D kernel of a Dense layer, so names and shapes cannot say what it connects.
 
-    State the Dense kernels to use by hand with `graph_from_edges`; every other leaf is then left out, and named.
+    Trace the model with `graph_from_model`, or state the Dense kernels to use by hand with `graph_from_edges`; every
+    other leaf is then left out, and named.
     """
 
 
 class BrokenChainError(FiedlerError):
     """The kernels, in the order their numbered names give, do not fit one another.
 
-    State how they connect with `graph_from_edges`.
+    Trace the model with `graph_from_model`, or state how they connect with `graph_from_edges`.
     """
 
 
 class AmbiguousChainError(FiedlerError):
     """More than one order of the kernels fits their shapes, and their names do not decide.
 
-    Number the layers (``Dense_0``, ``Dense_1``, …) or state how they connect with `graph_from_edges`.
+    Trace the model with `graph_from_model`, number the layers (``Dense_0``, ``Dense_1``, …), or state how they connect
+    with `graph_from_edges`.
     """
 
 

@@ -82,8 +82,8 @@ class LeftOut:
 class NetworkGraph:
     """What is connected to what: static, hashable, without arrays.
 
-    Build one with `graph_from_params` or `graph_from_edges`; ``print(graph)`` shows what is in it and what is left
-    out. Vertices are numbered group by group, in the order of `groups`.
+    Build one with `graph_from_params`, `graph_from_model` or `graph_from_edges`; ``print(graph)`` shows what is in it
+    and what is left out. Vertices are numbered group by group, in the order of `groups`.
 
     Attributes:
         groups: the groups of units.
@@ -154,7 +154,7 @@ def graph_from_params(params: Any) -> NetworkGraph:
     Kernels are the leaves named ``kernel``. Numbered names give their order (``Dense_2`` before ``Dense_10``,
     ``layers/0`` before ``layers/1``); where names are not numbered the shapes must leave exactly one order. Names are
     trusted: Flax numbers layers in the order of their *creation*, so a model whose nested calls create the last
-    layer first needs `graph_from_edges`.
+    layer first needs `graph_from_model`, as does any model that is no chain.
 
     Args:
         params: a linen or nnx parameter tree (or the whole variables dict), of arrays or `jax.ShapeDtypeStruct`s.
@@ -197,15 +197,17 @@ def graph_from_params(params: Any) -> NetworkGraph:
     kernels = sorted((path for path in leaves if path[-1:] == ("kernel",)), key=natural_key)
     if not kernels:
         raise NoKernelsError(
-            f"No leaf named 'kernel' among {_names(leaves)}. State the edges by hand: "
-            "fj.graph_from_edges(params, [('path/of/the/leaf', 'source', 'target'), ...])."
+            f"No leaf named 'kernel' among {_names(leaves)}. Trace the model: fj.graph_from_model(model, params, "
+            "inputs); or state the edges by hand: fj.graph_from_edges(params, [('path/of/the/leaf', 'source', "
+            "'target'), ...])."
         )
     for path in kernels:
         shape = leaf_shape(leaves[path])
         if len(shape) != 2:
             raise UnsupportedKernelError(
-                f"{display(path)} has shape {shape}; names and shapes only place 2-D Dense kernels. State those to "
-                "use by hand: fj.graph_from_edges(params, [('Dense_0/kernel', 'source', 'target'), ...])."
+                f"{display(path)} has shape {shape}; names and shapes only place 2-D Dense kernels. Trace the model: "
+                "fj.graph_from_model(model, params, inputs); or state those to use by hand: "
+                "fj.graph_from_edges(params, [('Dense_0/kernel', 'source', 'target'), ...])."
             )
     chain = order_chain({path: leaf_shape(leaves[path]) for path in kernels})
     names = ["input", *(display(path[:-1]) or display(path) for path in chain)]

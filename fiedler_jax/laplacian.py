@@ -162,7 +162,7 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
     """The Laplacian of a network's graph at the given parameters.
 
     Args:
-        graph: from `graph_from_params` or `graph_from_edges`.
+        graph: from `graph_from_params`, `graph_from_model` or `graph_from_edges`.
         params: parameters of the same model, in any floating dtype; float64 is kept, all else computes in float32.
         normalized: the normalized Laplacian ``I - D^-1/2 A D^-1/2`` if true, else ``D - A``.
 

@@ -170,7 +170,7 @@ def test_an_unknown_operation_is_named_with_its_units() -> None:
 def test_units_picked_by_a_computed_index_are_named() -> None:
     params = {"a": jnp.ones((4, 6)), "b": jnp.ones((3, 2))}
 
-    def model(params: Any, x: jax.Array, index: jax.Array) -> jax.Array:
+    def model(params: Any, x: jax.Array, index: Any) -> jax.Array:
         return (x @ params["a"])[:, index] @ params["b"]
 
     index = jnp.array([0, 2, 4])
@@ -270,13 +270,13 @@ def test_batched_blocks_in_every_part_of_the_library(dtype: str, normalized: boo
     lap = fj.laplacian(graph, params, normalized=normalized)
     dense = np.asarray(lap.to_dense(), np.float64)
     np.testing.assert_allclose(dense, dense.T, atol=1e-6)
-    rows = np.random.default_rng(0).normal(size=(3, len(dense))).astype(dtype)
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(3, len(dense))), dtype)
     np.testing.assert_allclose(lap.matvec(rows), rows @ dense, atol=1e-5)
     np.testing.assert_allclose(lap.quadratic_form(rows), np.sum(rows @ dense * rows, axis=1), rtol=1e-5)
     pair = fj.fiedler_pair(lap)
     pair.raise_if_failed()
     np.testing.assert_allclose(pair.value, np.linalg.eigvalsh(dense)[1], rtol=1e-5)
-    assert fj.certify(lap, pair.value, tol=1e-4).verdict is fj.Verdict.PROVED
+    assert fj.certify(lap, float(pair.value), tol=1e-4).verdict is fj.Verdict.PROVED
     coefficients = fj.l1_coefficients(graph, params, pair.vector, normalized=normalized)
     gradient = jax.grad(lambda p: fj.fiedler_value(graph, p, normalized=normalized))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -319,8 +319,8 @@ def transformer(x: jax.Array) -> jax.Array:
 
 
 def lstm(x: jax.Array) -> Any:
-    x = nn.RNN(nn.LSTMCell(8))(x)
-    return nn.Dense(3)(x[:, -1])  # pyright: ignore[reportArgumentType, reportCallIssue]
+    hidden: Any = nn.RNN(nn.LSTMCell(8))(x)
+    return nn.Dense(3)(hidden[:, -1])
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_training_with_the_penalty_lowers_the_fiedler_value(fun: Any, shape: tup
     graph = fj.graph_from_model(Model(), params, x, strict=True)
 
     def loss(params: Any) -> jax.Array:
-        logits = Model().apply({"params": params}, x)
+        logits: Any = Model().apply({"params": params}, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def trained(strength: float) -> float:

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adjacency import Adjacency
 from flax import nnx
+from reference import spectrum
 
 import fiedler_jax as fj
 from fiedler_jax._paths import canonical_path, display
-from tests.adjacency import Adjacency
-from tests.reference import spectrum
 
 KEY = jax.random.key(0)
 CASES: dict[str, Callable[[], tuple[Any, Any, tuple, Callable[[Any, Adjacency], None]]]] = {}

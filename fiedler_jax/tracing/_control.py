@@ -10,6 +10,7 @@ import numpy as np
 from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._jaxpr import as_program
+from fiedler_jax.tracing._movement import stacked
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
 from fiedler_jax.tracing._units import no_units
 
@@ -114,9 +115,7 @@ def _stacked(trace: Trace, steps: list[Value], shape: tuple[int, ...]) -> Value:
     if all(isinstance(value, Effective) for value in steps):
         effective = [value for value in steps if isinstance(value, Effective)]
         return computed("stack", lambda *a: jnp.stack(a), effective, [(shape, effective[0].dtype)], True)[0]
-    all_ids = [trace.units.simplest(identities(value)) for value in steps]
-    full = np.broadcast_shapes(*(ids.shape for ids in all_ids))
-    return trace.units.simplest(np.stack([np.broadcast_to(ids, full) for ids in all_ids]))
+    return stacked(trace, [identities(value) for value in steps], 0)
 
 
 def _lost(trace: Trace, value: Effective) -> np.ndarray:

@@ -16,20 +16,21 @@ _OTHER = (
     "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "cos", "cosh", "digamma", "erf", "erf_inv",
     "erfc", "exp", "exp2", "expm1", "floor", "igamma", "igammac", "imag", "integer_pow", "lgamma", "log", "log1p",
     "logistic", "max", "min", "mulhi", "neg", "nextafter", "not", "or", "polygamma", "population_count", "pow",
-    "real", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left",
+    "real", "reciprocal", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left",
     "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "xor",
     "zeta",
 )
 _UNCHANGED = (
-    "copy", "copy_p", "device_put", "name", "optimization_barrier", "pbroadcast", "pcast", "pvary",
-    "reduce_precision", "reshard", "sharding_constraint", "stop_gradient", "layout_constraint",
+    "copy", "device_put", "name", "optimization_barrier", "pbroadcast", "pin", "pvary",
+    "reduce_precision", "reshard", "sharding_constraint", "stop_gradient", "layout_constraint", "unpin",
+    "with_memory_space_constraint",
 )
 # A decision, or a random number, is no unit.
 _DECISIONS = (
     "argmax", "argmin", "eq", "eq_to", "ge", "gt", "is_finite", "le", "le_to", "lt", "lt_to", "ne",
     "bitcast_convert_type", "random_bits", "random_clone", "random_fold_in", "random_gamma", "random_seed",
     "random_split", "random_unwrap", "random_wrap", "threefry2x32", "rng_bit_generator", "rng_uniform",
-    "top_k_indices",
+    "philox2x32", "philox4x32", "threefry4x32",
 )
 _REDUCTIONS = (
     "reduce", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
@@ -116,7 +117,7 @@ def sort(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 def top_k(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """As sorting; the indices are no units."""
     rank = len(shape_of(equation.outvars[0]))
-    axis = equation.params.get("axis", -1) % rank
+    axis = equation.params.get("reduction_dimension", equation.params.get("axis", -1)) % rank
     return [lost_where_varied(trace, identities(values[0]), [axis]), no_units(rank)]
 
 
@@ -159,5 +160,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_WINDOWS, windows),
     "sort": sort,
     "top_k": top_k,
+    "approx_top_k": top_k,
     "fft": fft,
 }

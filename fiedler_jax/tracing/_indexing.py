@@ -127,6 +127,5 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
 
 RULES: dict[str, Rule] = {
     "gather": gather,
-    **dict.fromkeys(["scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter_mul"], scatter),
-    **dict.fromkeys(["scatter-min", "scatter_min", "scatter-max", "scatter_max"], scatter),
+    **dict.fromkeys(["scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"], scatter),
 }

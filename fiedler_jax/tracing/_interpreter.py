@@ -64,7 +64,7 @@ def _of_parameters(equation: Any, values: list[Effective]) -> list[Effective]:
         if jnp.issubdtype(old, jnp.floating) and jnp.issubdtype(new, jnp.floating):
             return [values[0].cast(new)]
     outputs = [(shape_of(variable), variable.aval.dtype) for variable in equation.outvars]
-    repeats = name == "broadcast_in_dim" and np.prod(outputs[0][0]) > np.prod(values[0].shape)
+    repeats = name in ("broadcast_in_dim", "tile") and np.prod(outputs[0][0]) > np.prod(values[0].shape)
     identity = name, equation.params
     return computed(identity, bound(equation), values, outputs, name in _movement.STRUCTURAL, bool(repeats))
 

@@ -109,6 +109,26 @@ def concatenate(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     return [np.concatenate(full, axis=axis)]
 
 
+def stacked(trace: Trace, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Identities of several arrays side by side along a new axis."""
+    full = np.broadcast_shapes(*(ids.shape for ids in parts))
+    return trace.units.simplest(np.stack([np.broadcast_to(ids, full) for ids in parts], axis))
+
+
+def stack(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    return [stacked(trace, [identities(value) for value in values], equation.params["axis"])]
+
+
+def unstack(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids, axis = identities(values[0]), equation.params["axis"]
+    return [ids.take(i if ids.shape[axis] > 1 else 0, axis=axis) for i in range(len(equation.outvars))]
+
+
+def tile(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    ids = trace.units.simplest(identities(values[0]))
+    return [np.tile(ids, [n if size > 1 else 1 for n, size in zip(equation.params["reps"], ids.shape, strict=True)])]
+
+
 def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, values: Sequence[Value]) -> np.ndarray:
     """Identities after positions along some axes were picked by an index not known beforehand.
 
@@ -176,6 +196,9 @@ RULES: dict[str, Rule] = {
     "split": split,
     "pad": pad,
     "concatenate": concatenate,
+    "stack": stack,
+    "unstack": unstack,
+    "tile": tile,
     "dynamic_slice": dynamic_slice,
     "dynamic_update_slice": dynamic_update_slice,
 }
