@@ -4,6 +4,7 @@ An effective kernel is a graph of operations whose sources are parameter leaves 
 concatenated gate kernels, ``W + B A``. It holds no values of parameters and is a differentiable function of them.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -145,8 +146,15 @@ def constant_value(effective: Effective) -> np.ndarray | None:
     """The value of an effective kernel without parameters, or None if it has none; computed on the host."""
     if effective.leaves or not effective.known:
         return None
-    with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.ensure_compile_time_eval(), _on_host():
         return np.asarray(evaluate(effective, {}))
+
+
+def _on_host() -> contextlib.AbstractContextManager[Any]:
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to leave the CPU alone.
+        return contextlib.nullcontext()
 
 
 def _in_one_precision(values: list[Any]) -> list[Any]:

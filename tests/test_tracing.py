@@ -167,6 +167,16 @@ def test_an_unknown_operation_is_named_with_its_units() -> None:
     assert unknown_of(model, params, jnp.ones((4, 4))) == "operation 'cholesky' at units of Dense_0"
 
 
+def test_what_gives_nothing_out_is_let_be() -> None:
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        x = x @ params["Dense_0"]["kernel"]
+        jax.debug.print("{}", x)
+        return x
+
+    params = {"Dense_0": {"kernel": jnp.ones((4, 3))}}
+    assert fj.graph_from_model(model, params, jnp.ones((2, 4)), strict=True) == fj.graph_from_params(params)
+
+
 def test_units_picked_by_a_computed_index_are_named() -> None:
     params = {"a": jnp.ones((4, 6)), "b": jnp.ones((3, 2))}
 

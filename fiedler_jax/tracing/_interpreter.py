@@ -38,6 +38,8 @@ def run(trace: Trace, program: Program, values: Sequence[Value]) -> list[Value]:
 
 def _results(trace: Trace, equation: Any, values: Sequence[Value]) -> Sequence[Value]:
     name = equation.primitive.name
+    if not equation.outvars:  # It prints or checks something.
+        return []
     if all(isinstance(value, Effective) for value in values):
         effective = [value for value in values if isinstance(value, Effective)]
         if name not in _control.RULES and (inner := inner_program(equation)) is not None:
