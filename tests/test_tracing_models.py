@@ -846,6 +846,19 @@ def plain_function_with_vmap():
 
 
 @case
+def stacked_members_with_tables():
+    def one(params, tokens):
+        return jnp.take(params["table"], tokens, axis=0) @ params["w"]
+
+    def reference(p, a):
+        for table, w in zip(p["table"], p["w"], strict=True):
+            a.layer(a.layer(a.units(7), table), w)
+
+    params = {"table": jax.random.normal(KEY, (3, 7, 4)), "w": jax.random.normal(KEY, (3, 4, 2))}
+    return jax.vmap(one), params, (jnp.zeros((3, 2, 5), int),), reference
+
+
+@case
 def graph_convolution():
     def model(params, x, senders, receivers):
         messages = (x @ params["w"])[senders]

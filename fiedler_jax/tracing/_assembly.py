@@ -69,10 +69,11 @@ def _names(trace: Trace, groups: Sequence[np.ndarray], makers: Sequence[list[Eff
     for own, kernels, (first, name) in zip(groups, makers, made, strict=True):
         if name == CARRY and kernels:
             name = kernel_name(*kernels)
-        parts = [other for other, (start, _) in zip(groups, made, strict=True) if start == first]
+        parts = [int(other[0]) for other, (start, _) in zip(groups, made, strict=True) if start == first]
         if len(parts) > 1:
             start, stop = own[0] - first, own[-1] - first + 1
-            name += f"[{start}:{stop}]" if stop - start == len(own) else f"[part {len(parts)}]"
+            together = stop - start == len(own)
+            name += f"[{start}:{stop}]" if together else f"[part {parts.index(int(own[0])) + 1}]"
         count = 2
         unique = name
         while unique in names:

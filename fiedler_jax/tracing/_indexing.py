@@ -79,16 +79,17 @@ def _embedded(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarra
     assert isinstance(kernel, Effective)
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     (out,) = of_outputs(equation)
-    rows = list(numbers.collapsed_slice_dims)
-    if len(kernel.shape) != 2 or len(rows) != 1 or sizes[1 - rows[0]] != kernel.shape[1 - rows[0]]:
+    rows, stack = list(numbers.collapsed_slice_dims), list(numbers.operand_batching_dims)
+    columns = [axis for axis in range(len(kernel.shape)) if axis not in (*rows, *stack)]
+    whole = all(sizes[axis] == kernel.shape[axis] for axis in columns)
+    if len(rows) != 1 or len(columns) != 1 or not whole:
         trace.not_understood("parameters picked by a computed index", values)
         return out
     name = kernel_name(kernel)
-    shapes = [
-        [size if (axis in rows) == at_rows else 1 for axis, size in enumerate(kernel.shape)] for at_rows in (1, 0)
-    ]
-    source = trace.units.fresh(shapes[0], f"{name} rows")
-    target = trace.units.fresh(shapes[1], name)
+    source, target = (
+        trace.units.fresh([n if axis in (*ends, *stack) else 1 for axis, n in enumerate(kernel.shape)], label)
+        for ends, label in ((rows, f"{name} rows"), (columns, name))
+    )
     trace.multiply(Product(kernel, source, target))
     return _placed(target, numbers, rows, out.ndim)
 

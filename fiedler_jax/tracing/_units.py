@@ -77,8 +77,7 @@ class Units:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""
         found = self.find(ids)
         for axis in range(found.ndim):
-            head = found.take([0], axis=axis)
-            if found.shape[axis] > 1 and np.all(found == head):
+            if found.shape[axis] > 1 and np.all(found == (head := found.take([0], axis=axis))):
                 found = head
         return found
 
