@@ -14,6 +14,17 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two precisions times two Laplacians, tests marked `crossed` take one diagonal by default, all if slow."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if not item.get_closest_marker("crossed") or not {"dtype", "normalized"} <= set(params):
+            continue
+        if (params["dtype"] == "float64") == params["normalized"]:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Run the test with 64-bit types enabled."""

@@ -42,7 +42,7 @@ def solve(
 
 
 @EACH
-@pytest.mark.parametrize("num", [1, 3])
+@pytest.mark.parametrize("num", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_smallest_pairs_and_what_is_said_of_them(solver: eigen.Solver, num: int, dtype: str) -> None:
     values = np.concatenate([[0.2, 0.5, 0.9, 1.5], np.linspace(2, 4, 36)])
     matrix, _ = with_spectrum(values)

@@ -14,6 +14,8 @@ import fiedler_jax as fj
 from fiedler_jax import Status, eigen
 from fiedler_jax.fiedler import _operator, _start_rows
 
+pytestmark = pytest.mark.crossed
+
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 EACH = pytest.mark.parametrize(
     "solver",

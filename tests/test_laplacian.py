@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 import fiedler_jax as fj
 from fiedler_jax import errors
 
+pytestmark = pytest.mark.crossed
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 
 weights = st.floats(-2, 2, width=32, allow_subnormal=False).map(lambda w: w if abs(w) > 1e-6 else 0.0)

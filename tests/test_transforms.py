@@ -22,6 +22,7 @@ from flax.training.train_state import TrainState
 import fiedler_jax as fj
 from fiedler_jax import Status, errors
 
+pytestmark = pytest.mark.crossed
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 SIZES = (12, 8, 6, 4)
 VERTICES = sum(SIZES)
