@@ -561,6 +561,46 @@ def squeeze_and_excite():
     return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
 
 
+@case
+def scalar_gate_joins_nothing():
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.Dense(6)(x) * nn.sigmoid(nn.Dense(1)(x)))
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(a.layer(x, p["Dense_0"]["kernel"]), p["out"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def similarity_of_inputs_joins_nothing():
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.softmax(x @ x.T) @ nn.Dense(6)(x))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["Dense_0"]["kernel"]), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((5, 4))), reference
+
+
+@case
+def tied_table_in_low_precision():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, tokens: jax.Array) -> jax.Array:
+            embed = nn.Embed(7, 4, dtype=jnp.bfloat16)
+            return embed.attend(nn.Dense(4, dtype=jnp.bfloat16)(embed(tokens)))
+
+    def reference(p, a):
+        table = p["Embed_0"]["embedding"]
+        a.layer(a.layer(a.layer(a.units(7), table), p["Dense_0"]["kernel"]), table.T)
+
+    tokens = jnp.zeros((2, 3), int)
+    return Model(), filled(Model(), tokens), (tokens,), reference
+
+
 def gates(p: Any, names: str, side: str) -> np.ndarray:
     return np.sum([np.abs(p[side + name]["kernel"]) for name in names], axis=0)
 
