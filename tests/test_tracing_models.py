@@ -654,6 +654,23 @@ def gru_with_lengths():
 
 
 @case
+def running_mean_under_a_mask():
+    def fun(x, mask):
+        def step(mean, row):
+            mean = 0.9 * mean + 0.1 * row
+            return mean, mean
+
+        x = nn.Dense(6, name="in")(x)
+        _, x = jax.lax.scan(step, jnp.zeros(6), x)
+        return nn.Dense(3, name="out")(x * mask[:, None])
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(5), p["in"]["kernel"]), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((4, 5)), jnp.ones(4)), reference
+
+
+@case
 def bidirectional():
     def fun(x):
         return nn.Dense(2)(nn.Bidirectional(nn.RNN(nn.SimpleCell(3)), nn.RNN(nn.SimpleCell(4)))(x))
