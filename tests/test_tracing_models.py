@@ -655,19 +655,19 @@ def gru_with_lengths():
 
 @case
 def running_mean_under_a_mask():
-    def fun(x, mask):
+    def model(params, x, mask):
         def step(mean, row):
-            mean = 0.9 * mean + 0.1 * row
+            mean = 0.9 * mean + 0.1 * row @ params["in"]
             return mean, mean
 
-        x = nn.Dense(6, name="in")(x)
         _, x = jax.lax.scan(step, jnp.zeros(6), x)
-        return nn.Dense(3, name="out")(x * mask[:, None])
+        return (x * mask[:, None]) @ params["out"]
 
     def reference(p, a):
-        a.layer(a.layer(a.units(5), p["in"]["kernel"]), p["out"]["kernel"])
+        a.layer(a.layer(a.units(5), p["in"]), p["out"])
 
-    return *linen(fun, jnp.ones((4, 5)), jnp.ones(4)), reference
+    params = {"in": jax.random.normal(KEY, (5, 6)), "out": jax.random.normal(KEY, (6, 3))}
+    return model, params, (jnp.ones((4, 5)), jnp.ones(4)), reference
 
 
 @case
