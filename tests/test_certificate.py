@@ -16,6 +16,7 @@ import reference
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import EACH_NET, NETS
 
 import fiedler_jax as fj
 from fiedler_jax import Verdict, errors
@@ -24,17 +25,6 @@ from fiedler_jax.certificate import _elimination, _graph
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 
 # The paper's networks for MNIST, CIFAR-10 and TCGA.
-NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
-# By default the smallest one normalized and the widest one combinatorial.
-EACH_NET = pytest.mark.parametrize(
-    ("sizes", "normalized"),
-    [
-        pytest.param(sizes, normalized, marks=[] if (i, normalized) in ((0, True), (2, False)) else pytest.mark.slow)
-        for i, sizes in enumerate(NETS)
-        for normalized in (False, True)
-    ],
-    ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
-)
 
 seeds = st.integers(0, 10_000)
 

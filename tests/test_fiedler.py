@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import reference
+from networks import EACH_NET
 
 import fiedler_jax as fj
 from fiedler_jax import Status, eigen, errors
@@ -19,17 +20,6 @@ SOLVERS = [fj.Davidson(), fj.Lanczos(), fj.PowerIteration(), fj.Dense()]
 EACH = pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 
 # The paper's networks for MNIST, CIFAR-10 and TCGA.
-NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
-# By default the smallest one normalized and the widest one combinatorial.
-EACH_NET = pytest.mark.parametrize(
-    ("sizes", "normalized"),
-    [
-        pytest.param(sizes, normalized, marks=[] if (i, normalized) in ((0, True), (2, False)) else pytest.mark.slow)
-        for i, sizes in enumerate(NETS)
-        for normalized in (False, True)
-    ],
-    ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
-)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "normalized", "solver", "ignore_isolated"))

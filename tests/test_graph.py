@@ -1,15 +1,14 @@
 """From parameter trees to graphs."""
 
-import itertools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from networks import Mlp, NnxMlp
 
 import fiedler_jax as fj
 from fiedler_jax import errors
@@ -21,27 +20,6 @@ def kernels(*shapes: tuple[int, ...], stem: str = "Dense_") -> dict:
 
 def used(graph: fj.NetworkGraph) -> list[tuple[str, str, str]]:
     return [(block.kernel, block.source, block.target) for block in graph.blocks]
-
-
-class Mlp(nn.Module):
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for width in self.widths:
-            x = nn.relu(nn.Dense(width)(x))
-        return x
-
-
-class NnxMlp(nnx.Module):
-    def __init__(self, widths: tuple[int, ...]):
-        rngs = nnx.Rngs(0)
-        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for layer in self.layers:
-            x = nnx.relu(layer(x))
-        return x
 
 
 def test_linen_chain_of_twelve_layers_is_ordered_by_number() -> None:

@@ -1,7 +1,6 @@
 """What a traced graph can be relied on: the same graph as from names, an honest report, use in training."""
 
 import functools
-import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -11,32 +10,12 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from networks import Mlp, NnxMlp
 
 import fiedler_jax as fj
 from fiedler_jax import errors
 
 KEY = jax.random.key(0)
-
-
-class Mlp(nn.Module):
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for width in self.widths:
-            x = nn.relu(nn.Dense(width)(x))
-        return x
-
-
-class NnxMlp(nnx.Module):
-    def __init__(self, *widths: int):
-        rngs = nnx.Rngs(0)
-        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for layer in self.layers:
-            x = nnx.relu(layer(x))
-        return x
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (7,), (2, 3)])
@@ -49,7 +28,7 @@ def test_a_linen_chain_is_the_same_graph_as_from_names(batch: tuple[int, ...]) -
 
 @pytest.mark.parametrize("params", ["state", "none", "module", "pure dict", "all state"])
 def test_an_nnx_chain_is_the_same_graph_as_from_names(params: str) -> None:
-    model = NnxMlp(4, 6, 6, 3)
+    model = NnxMlp((4, 6, 6, 3))
     given = {
         "state": nnx.state(model, nnx.Param),
         "none": None,

@@ -1,0 +1,41 @@
+"""Networks that several tests take: Flax chains, and the sizes of the paper's networks."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import pytest
+from flax import nnx
+
+NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
+# By default the smallest one normalized and the widest one combinatorial.
+EACH_NET = pytest.mark.parametrize(
+    ("sizes", "normalized"),
+    [
+        pytest.param(sizes, normalized, marks=[] if (i, normalized) in ((0, True), (2, False)) else pytest.mark.slow)
+        for i, sizes in enumerate(NETS)
+        for normalized in (False, True)
+    ],
+    ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
+)
+
+
+class Mlp(nn.Module):
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+        return x
+
+
+class NnxMlp(nnx.Module):
+    def __init__(self, widths: tuple[int, ...]):
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return x
