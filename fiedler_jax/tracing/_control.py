@@ -28,15 +28,15 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     assert program is not None
     num_consts, num_carry = params["num_consts"], params["num_carry"]
     consts, carry = list(values[:num_consts]), list(values[num_consts : num_consts + num_carry])
-    stacked = [trace.units.simplest(v) if isinstance(v, np.ndarray) else v for v in values[num_consts + num_carry :]]
-    by_layer = bool(leaves_of(stacked)) or any(
-        isinstance(v, np.ndarray) and v.shape[0] > 1 and trace.units.linked(v) for v in stacked
+    sliced = [trace.units.simplest(v) if isinstance(v, np.ndarray) else v for v in values[num_consts + num_carry :]]
+    by_layer = bool(leaves_of(sliced)) or any(
+        isinstance(v, np.ndarray) and v.shape[0] > 1 and trace.units.linked(v) for v in sliced
     )
     if by_layer:
         steps = range(params["length"])
         slices: list[list[Value]] = []
         for step in reversed(steps) if params["reverse"] else steps:
-            given = [_at_step(value, step) for value in stacked]
+            given = [_at_step(value, step) for value in sliced]
             results = trace.run(trace, program, [*consts, *carry, *given])
             carry = results[:num_carry]
             slices.append(results[num_carry:])
@@ -45,7 +45,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
         gathered = zip(*slices, strict=True) if slices else ()
         out_shapes = [shape_of(v) for v in equation.outvars[num_carry:]]
         return [*carry, *(_stacked(trace, list(ys), shape) for ys, shape in zip(gathered, out_shapes, strict=True))]
-    xs = [v if isinstance(v, Effective) else trace.units.united_over(v, [0]) for v in stacked]
+    xs = [v if isinstance(v, Effective) else trace.units.united_over(v, [0]) for v in sliced]
     first = [_at_step(value, 0) for value in xs]
     results = _one_step(trace, program, consts, carry, first)
     ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])

@@ -8,7 +8,7 @@ import numpy as np
 from fiedler_jax._effective import Effective
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._movement import chosen
-from fiedler_jax.tracing._products import kernel_name
+from fiedler_jax.tracing._products import kernel_name, placed
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, of_outputs, shape_of
 from fiedler_jax.tracing._units import varied
 
@@ -32,16 +32,11 @@ def gather(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 
 def _placed(ids: np.ndarray, numbers: Any, dropped: Sequence[int], rank: int) -> np.ndarray:
     """Identities of slices, without the dropped axes, among the axes of a gather's output."""
-    shape = [1] * rank
     batch = [axis for axis in range(rank) if axis not in numbers.offset_dims]
-    for own, index_axis in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True):
-        shape[batch[index_axis]] = ids.shape[own]
     left = [axis for axis in range(ids.ndim) if axis not in dropped and axis not in numbers.operand_batching_dims]
-    for axis, own in zip(numbers.offset_dims, left, strict=True):
-        shape[axis] = ids.shape[own]
-    batched = list(numbers.operand_batching_dims)
-    order = sorted(batched + left, key=lambda own: _output_axis(own, numbers, left, batch))
-    return ids.transpose(*order, *dropped).reshape(shape)
+    stays = [axis for axis in range(ids.ndim) if axis not in dropped]
+    at = [_output_axis(own, numbers, left, batch) for own in stays]
+    return placed(np.squeeze(ids, axis=tuple(dropped)), at, rank)
 
 
 def _output_axis(own: int, numbers: Any, left: list[int], batch: list[int]) -> int:
@@ -116,14 +111,9 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     ]
     ids = chosen(trace, ids, partial, equation, values[:1])
     update = chosen(trace, update, [from_update[own] for own in partial if own in from_update], equation, values[2:])
-    order = [from_update[own] for own in sorted(from_update)]
-    rest = [axis for axis in range(update.ndim) if axis not in order]
-    moved = update.transpose(*order, *rest).reshape([update.shape[axis] for axis in order])
-    shape = [1] * len(full)
-    for place, own in enumerate(sorted(from_update)):
-        shape[own] = moved.shape[place]
-    placed = moved.reshape(shape)
-    return [combined(trace, ids, placed)]
+    own_of = {axis: own for own, axis in from_update.items()}
+    rest = tuple(axis for axis in range(update.ndim) if axis not in own_of)
+    return [combined(trace, ids, placed(np.squeeze(update, axis=rest), [own_of[a] for a in sorted(own_of)], len(full)))]
 
 
 RULES: dict[str, Rule] = {

@@ -29,6 +29,18 @@ def placed(ids: np.ndarray, axes: Sequence[int], rank: int) -> np.ndarray:
     return ids.transpose(np.argsort(axes)).reshape(shape)
 
 
+def contracted(ids: np.ndarray, axes: Sequence[int], batch: Sequence[int], shift: int, rank: int) -> np.ndarray:
+    """Identities, not varying along the contracted axes, in the output of a product.
+
+    Its axes are the batch axes, the other free axes of the first operand, those of the second; `shift` is how many of
+    the other operand come before.
+    """
+    left = [axis for axis in range(ids.ndim) if axis not in axes]
+    free = [axis for axis in left if axis not in batch]
+    order = [*batch, *([None] * shift), *free]
+    return placed(np.squeeze(ids, axis=tuple(axes)), [order.index(axis) for axis in left], rank)
+
+
 def source_units(trace: Trace, ids: np.ndarray, shape: Sequence[int], kernel: Effective) -> np.ndarray:
     """Units for every row of a kernel: new ones where the activation has none."""
     if not has_units(ids):
@@ -61,11 +73,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     b, k = len(batch[x]), len(contract[x])
     if mixes_positions(trace, ids, contract[x], free_x):
         say_mixed(trace, ids, kernel)
-        kept = ids.transpose(*batch[x], *free_x, *contract[x]).reshape([ids.shape[a] for a in (*batch[x], *free_x)])
-        order = [*range(b), *range(b, b + len(free_x))]
-        shift = len(free_w) if w == 0 else 0
-        order = [axis if axis < b else axis + shift for axis in order]
-        return [placed(kept, order, b + len(free_x) + len(free_w))]
+        return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     rows = trace.units.united_over(ids, free_x).transpose(*batch[x], *contract[x], *free_x)
     rows = rows.reshape(rows.shape[: b + k])
     rows = source_units(trace, rows, [kernel.shape[axis] for axis in (*batch[w], *contract[w])], kernel)
@@ -98,7 +106,7 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     unit. If both operands do so and vary elsewhere, it is an outer product, which has none.
     """
     contract, batch = equation.params["dimension_numbers"]
-    rank, b = len(shape_of(equation.outvars[0])), len(batch[0])
+    rank = len(shape_of(equation.outvars[0]))
     all_ids = [trace.units.simplest(identities(value)) for value in values]
     for kernel, begun in trace.changed:
         for ids in all_ids:
@@ -116,12 +124,8 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
                 continue
             ids = trace.units.united_over(ids, contract[i])
         if has_units(ids):
-            kept = ids.transpose(*batch[i], *free[i], *contract[i]).reshape(
-                [ids.shape[a] for a in (*batch[i], *free[i])]
-            )
-            shift = len(free[0]) if i == 1 else 0
-            at = [*range(b), *(b + shift + axis for axis in range(len(free[i])))]
-            results.append((bool(varied(ids) & set(free[i])), placed(kept, at, rank)))
+            kept = contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
+            results.append((bool(varied(ids) & set(free[i])), kept))
     if len(results) == 2 and results[0][0] == results[1][0]:
         return no_units(rank) if results[0][0] else combined(trace, results[0][1], results[1][1])
     return max(results, key=lambda result: result[0], default=(False, no_units(rank)))[1]
