@@ -9,7 +9,7 @@ import numpy as np
 
 import fiedler_jax as fj
 from benchmarks._config import CompareConfig
-from benchmarks._data import CLASSES, Dataset
+from benchmarks._data import Dataset
 from benchmarks._errors import ConfigError
 from benchmarks._methods import parse_method
 from benchmarks._training import (
@@ -23,7 +23,7 @@ from benchmarks._training import (
     fiedler_pairs,
     fiedler_point,
     initial_params,
-    layer_widths,
+    layer_sizes,
     near_zero_share,
     penalty_points,
     score,
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 class _Measure(NamedTuple):
-    widths: tuple[int, ...]
+    sizes: tuple[int, ...]
     graph: fj.NetworkGraph
     data: Dataset
 
@@ -98,14 +98,13 @@ def run_experiment(
         The runs, ordered by method, then seed.
     """
     steps_per_epoch(config, data)
-    data = Dataset(*(jnp.asarray(array) for array in data))
-    features = data.train_inputs.shape[1]
+    data = Dataset(*(jnp.asarray(array) for array in data[:-1]), classes=data.classes)
+    sizes = layer_sizes(config, data)
     trainers = []
     for name in config.methods:
         on_compile(name)
         trainers.append(compile_trainer(parse_method(name), config, data))
-    graph = fj.graph_from_params(initial_params(config, 0, features))
-    measure = _Measure(layer_widths(config), graph, data)
+    measure = _Measure(sizes, fj.graph_from_params(initial_params(sizes, 0)), data)
     runs = [run for seed in range(config.seeds) for run in _run_seed(config, trainers, measure, seed, on_epoch)]
     return sorted(runs, key=lambda run: config.methods.index(run.method))
 
@@ -117,14 +116,13 @@ def _run_seed(
     seed: int,
     on_epoch: Callable[[str, int, int], None],
 ) -> list[Run]:
-    examples, features = measure.data.train_inputs.shape
-    params = initial_params(config, seed, features)
-    vectors = _start_vectors(config, seed, features)
+    params = initial_params(measure.sizes, seed)
+    vectors = _start_vectors(measure.sizes, seed)
     contestants = [
         _measured(_Contestant(trainer, trainer.init(params), vectors, ()), measure, None) for trainer in trainers
     ]
     for epoch in range(1, config.epochs + 1):
-        order = jnp.asarray(batch_order(seed, epoch, examples, config.batch_size))
+        order = jnp.asarray(batch_order(seed, epoch, len(measure.data.train_labels), config.batch_size))
         arguments = (
             measure.data.train_inputs,
             measure.data.train_labels,
@@ -139,17 +137,16 @@ def _run_seed(
     return [Run(c.trainer.method.name, seed, c.points, near_zero_share(c.state.params)) for c in contestants]
 
 
-def _start_vectors(config: CompareConfig, seed: int, features: int) -> tuple[jax.Array, jax.Array]:
-    vertices = features + sum(config.hidden) + CLASSES
-    start = np.random.default_rng(seed).standard_normal((2, vertices))
+def _start_vectors(sizes: tuple[int, ...], seed: int) -> tuple[jax.Array, jax.Array]:
+    start = np.random.default_rng(seed).standard_normal((2, sum(sizes)))
     normalized, combinatorial = jnp.asarray(start, jnp.float32)
     return normalized, combinatorial
 
 
 def _measured(contestant: _Contestant, measure: _Measure, seconds: float | None) -> _Contestant:
     params, data = contestant.state.params, measure.data
-    train = score(measure.widths, params, data.train_inputs, data.train_labels)
-    test = score(measure.widths, params, data.test_inputs, data.test_labels)
+    train = score(measure.sizes, params, data.train_inputs, data.train_labels)
+    test = score(measure.sizes, params, data.test_inputs, data.test_labels)
     normalized, combinatorial = fiedler_pairs(measure.graph, params, *contestant.vectors)
     point = EpochPoint(
         epoch=len(contestant.points),

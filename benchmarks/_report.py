@@ -177,6 +177,7 @@ def result_record(
             "train_examples": len(data.train_labels),
             "test_examples": len(data.test_labels),
             "features": data.train_inputs.shape[1],
+            "classes": data.classes,
         },
         "near_zero_threshold": NEAR_ZERO,
         "confidence": CONFIDENCE,

@@ -12,7 +12,7 @@ import optax
 
 import fiedler_jax as fj
 from benchmarks._config import CompareConfig
-from benchmarks._data import CLASSES, Dataset
+from benchmarks._data import Dataset
 from benchmarks._methods import Method
 from benchmarks._model import MLP, Params
 from benchmarks._optimizers import build_optimizer
@@ -83,19 +83,19 @@ def batch_order(seed: int, epoch: int, examples: int, batch_size: int) -> np.nda
     return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
 
 
-def layer_widths(config: CompareConfig) -> tuple[int, ...]:
-    """Units of each layer after the input."""
-    return (*config.hidden, CLASSES)
+def layer_sizes(config: CompareConfig, data: Dataset) -> tuple[int, ...]:
+    """Units of each layer, the inputs first."""
+    return (data.train_inputs.shape[1], *config.hidden, data.classes)
 
 
-def initial_params(config: CompareConfig, seed: int, features: int) -> Params:
+def initial_params(sizes: tuple[int, ...], seed: int) -> Params:
     """Initial parameters of a seed; no method has a say in them."""
-    return _initial_params(layer_widths(config), features, jax.random.key(seed))
+    return _initial_params(sizes, jax.random.key(seed))
 
 
-@functools.partial(jax.jit, static_argnames=("widths", "features"))
-def _initial_params(widths: tuple[int, ...], features: int, key: jax.Array) -> Params:
-    return MLP(widths).init(key, jnp.zeros((1, features)), training=False)["params"]
+@functools.partial(jax.jit, static_argnames="sizes")
+def _initial_params(sizes: tuple[int, ...], key: jax.Array) -> Params:
+    return MLP(sizes[1:]).init(key, jnp.zeros((1, sizes[0])), training=False)["params"]
 
 
 def dropout_key(seed: int, epoch: int) -> jax.Array:
@@ -104,18 +104,19 @@ def dropout_key(seed: int, epoch: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
 
 
-def make_epoch(method: Method, config: CompareConfig) -> Callable[..., TrainState]:
+def make_epoch(method: Method, config: CompareConfig, sizes: tuple[int, ...]) -> Callable[..., TrainState]:
     """Builds a method's epoch, a pure function of arrays.
 
     Args:
         method: what to regularize with.
-        config: network, optimizer and strengths.
+        config: optimizer and strengths.
+        sizes: units of each layer, the inputs first.
 
     Returns:
         A function of (state, inputs, labels, order, key) that takes one step per row
         of ``order`` and returns the new state.
     """
-    model = MLP(layer_widths(config), method.dropout_rate(config.strengths))
+    model = MLP(sizes[1:], method.dropout_rate(config.strengths))
     optimizer = build_optimizer(method, config)
 
     def loss(params, inputs, labels, key):
@@ -157,10 +158,10 @@ def compile_trainer(method: Method, config: CompareConfig, data: Dataset) -> Tra
         params = jax.tree.map(jnp.copy, params)
         return TrainState(params, optimizer.init(params))
 
-    examples, features = data.train_inputs.shape
-    state = init(initial_params(config, 0, features))
-    order = batch_order(0, 0, examples, config.batch_size)
-    epoch = jax.jit(make_epoch(method, config), donate_argnums=0)
+    sizes = layer_sizes(config, data)
+    state = init(initial_params(sizes, 0))
+    order = batch_order(0, 0, len(data.train_labels), config.batch_size)
+    epoch = jax.jit(make_epoch(method, config, sizes), donate_argnums=0)
     arguments = (data.train_inputs, data.train_labels, order, dropout_key(0, 0))
     return Trainer(method, init, epoch.lower(state, *arguments).compile())
 
@@ -173,12 +174,12 @@ def timed_epoch(trainer: Trainer, state: TrainState, *arguments: Any) -> tuple[T
     return state, time.perf_counter() - start
 
 
-@functools.partial(jax.jit, static_argnames="widths")
-def score(widths: tuple[int, ...], params: Params, inputs: jax.Array, labels: jax.Array) -> Score:
+@functools.partial(jax.jit, static_argnames="sizes")
+def score(sizes: tuple[int, ...], params: Params, inputs: jax.Array, labels: jax.Array) -> Score:
     """Scores a network, dropout off.
 
     Args:
-        widths: units of each layer after the input.
+        sizes: units of each layer, the inputs first.
         params: the network's parameters.
         inputs: examples, one per row.
         labels: their classes.
@@ -186,7 +187,7 @@ def score(widths: tuple[int, ...], params: Params, inputs: jax.Array, labels: ja
     Returns:
         Mean loss and accuracy.
     """
-    logits: Any = MLP(widths).apply({"params": params}, inputs, training=False)
+    logits: Any = MLP(sizes[1:]).apply({"params": params}, inputs, training=False)
     correct = jnp.argmax(logits, axis=-1) == labels
     return Score(_cross_entropy(logits, labels), jnp.mean(correct))
 

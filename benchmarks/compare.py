@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dataset", choices=tuple(DATASETS), default="digits")
-    add("--data-dir", type=Path, help="folder of the MNIST files (IDX, plain or .gz)")
+    add("--data-dir", type=Path, help="folder of the files of mnist, cifar10 or tcga")
     add("--train-size", type=int, help="use this many training examples (all)")
     add(
         "--methods",

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks._config import CompareConfig
 from benchmarks._data import Dataset
+from benchmarks._data.cifar10 import CIFAR10_FILES
 from benchmarks.compare import build_parser, config_from_arguments
 
 
@@ -29,7 +30,7 @@ def small_data() -> Dataset:
     labels = np.arange(110, dtype=np.int32) % 10
     inputs = rng.normal(size=(10, 9))[labels] + 0.3 * rng.normal(size=(110, 9))
     inputs = inputs.astype(np.float32)
-    return Dataset(inputs[:70], labels[:70], inputs[70:], labels[70:])
+    return Dataset(inputs[:70], labels[:70], inputs[70:], labels[70:], classes=10)
 
 
 @pytest.fixture(scope="session")
@@ -54,4 +55,30 @@ def mnist_folder(tmp_path: Path, idx_bytes: Callable[[np.ndarray], bytes]) -> Pa
         images = rng.integers(0, 256, (count, 3, 3))
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % 10))
+    return folder
+
+
+@pytest.fixture
+def cifar10_folder(tmp_path: Path) -> Path:
+    """A folder like CIFAR-10's binary version, with 5 times 12 images to train on and 12 to test on."""
+    rng = np.random.default_rng(6)
+    folder = tmp_path / "cifar10"
+    folder.mkdir()
+    for name in CIFAR10_FILES:
+        records = [bytes([i % 10]) + rng.bytes(3072) for i in range(12)]
+        (folder / f"{name}.bin").write_bytes(b"".join(records))
+    return folder
+
+
+@pytest.fixture
+def tcga_folder(tmp_path: Path) -> Path:
+    """A folder like TCGA's, with 620 samples of 4 genes, of five kinds."""
+    rng = np.random.default_rng(7)
+    folder = tmp_path / "tcga"
+    folder.mkdir()
+    rows = [f"sample_{i},{','.join(f'{value:.6f}' for value in rng.gamma(2.0, 3.0, 4))}\n" for i in range(620)]
+    (folder / "data.csv").write_text("".join([",gene_0,gene_1,gene_2,gene_3\n", *rows]))
+    kinds = ("PRAD", "LUAD", "BRCA", "KIRC", "COAD")
+    labels = [f"sample_{i},{kinds[i % 5]}\n" for i in range(620)]
+    (folder / "labels.csv").write_text("".join([",Class\n", *labels]))
     return folder

@@ -98,12 +98,20 @@ def test_terminal_shows_both_tables(results):
     assert all(results.shown.count(f"│ {method} ") == 2 for method in METHODS[1:])
 
 
-def test_mnist_from_files(tmp_path, mnist_folder):
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("mnist", {"train_examples": 60, "test_examples": 30, "features": 9, "classes": 10}),
+        ("tcga", {"train_examples": 600, "test_examples": 20, "features": 4, "classes": 5}),
+    ],
+)
+def test_data_from_files(tmp_path, request, name, counts):
+    folder = request.getfixturevalue(f"{name}_folder")
     options = ("--hidden", "7,5", "--epochs", "1", "--seeds", "1", "--batch", "20", "--methods", "none,l2")
     out = tmp_path / "out"
-    assert compare.main(["--dataset", "mnist", "--data-dir", str(mnist_folder), *options, "--out", str(out)]) == 0
+    assert compare.main(["--dataset", name, "--data-dir", str(folder), *options, "--out", str(out)]) == 0
     record = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    assert record["data"] == {"train_examples": 60, "test_examples": 30, "features": 9}
+    assert record["data"] == counts
     assert record["difference_to_none_in_test_accuracy"]["l2"]["low"] is None
 
 
@@ -175,16 +183,24 @@ def test_help_lists_the_defaults(capsys):
             assert f"--strength {name}={value:g}" in shown
 
 
-def test_mnist_defaults_are_the_published_protocol():
-    config = compare.config_from_arguments(compare.build_parser().parse_args(["--dataset", "mnist"]))
-    assert config.hidden == (500, 500, 500)
+@pytest.mark.parametrize(
+    ("name", "hidden", "epochs", "dropout", "refresh_every"),
+    [
+        ("mnist", (500, 500, 500), 10, 0.4, 100),
+        ("cifar10", (500, 500, 500), 10, 0.5, 100),
+        ("tcga", (50, 50, 50), 5, 0.5, 6),
+    ],
+)
+def test_defaults_are_the_published_protocol(name, hidden, epochs, dropout, refresh_every):
+    config = compare.config_from_arguments(compare.build_parser().parse_args(["--dataset", name]))
+    assert (config.hidden, config.epochs) == (hidden, epochs)
     assert (config.optimizer, config.learning_rate, config.momentum) == ("sgd", 1e-3, 0.9)
-    assert (config.batch_size, config.epochs) == (100, 10)
-    assert (config.scale, config.refresh_every) == ("unit", 100)
+    assert config.batch_size == 100
+    assert (config.scale, config.refresh_every) == ("unit", refresh_every)
     assert config.strengths == {
         "l2": 0.01,
         "l1": 1e-3,
-        "dropout": 0.4,
+        "dropout": dropout,
         "fiedler": 0.01,
         "fiedler-combinatorial": 0.01,
     }

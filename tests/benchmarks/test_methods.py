@@ -56,7 +56,7 @@ def test_a_refresh_that_means_nothing(name):
 def test_the_refresh_of_a_method_goes_before_that_of_the_comparison(make_config):
     config = make_config("--refresh-every", "auto", "--methods", "none,fiedler,fiedler@3")
     assert config.refresh_every == "auto"
-    params = initial_params(config, 0, 6)
+    params = initial_params((6, *config.hidden, 10), 0)
     counts = {}
     for name in ("fiedler", "fiedler@3"):
         optimizer = build_optimizer(parse_method(name), config)
@@ -123,7 +123,7 @@ def first_update(make_config):
     @functools.cache
     def compute(name, *options):
         config = make_config(*options)
-        params = initial_params(config, 0, 9)
+        params = initial_params((9, *config.hidden, 10), 0)
         optimizer = build_optimizer(parse_method(name), config)
         gradient = jax.tree.map(jnp.zeros_like, params)
         updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)

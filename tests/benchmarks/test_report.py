@@ -121,7 +121,7 @@ def test_json_holds_everything_and_no_nan(tmp_path, make_config, small_data):
     assert record["config"]["hidden"] == [7, 5]
     assert record["config"]["out"] == str(tmp_path)
     assert record["config"]["strengths"]["l1"] == config.strengths["l1"]
-    assert record["data"] == {"train_examples": 70, "test_examples": 40, "features": 9}
+    assert record["data"] == {"train_examples": 70, "test_examples": 40, "features": 9, "classes": 10}
     assert record["versions"]["jax"]
     assert record["device"]["platform"]
     assert record["runs"][1]["points"][2]["train_loss"] is None

@@ -18,6 +18,7 @@ from benchmarks._training import (
     fiedler_pairs,
     fiedler_point,
     initial_params,
+    layer_sizes,
     near_zero_share,
     penalty_points,
     score,
@@ -25,6 +26,8 @@ from benchmarks._training import (
 )
 from fiedler_jax import graph_from_params
 
+# What make_config and small_data give.
+SIZES = (9, 7, 5, 10)
 ZERO = [f"--strength={name}=0" for name in ("l1", "l2", "dropout", "fiedler", "fiedler-combinatorial")]
 
 
@@ -35,14 +38,14 @@ def _numbers(run):
 
 def _train(name, config, data, seed=0):
     trainer = compile_trainer(parse_method(name), config, data)
-    state = trainer.init(initial_params(config, seed, data.train_inputs.shape[1]))
+    state = trainer.init(initial_params(layer_sizes(config, data), seed))
     order = batch_order(seed, 1, len(data.train_labels), config.batch_size)
     state, _ = timed_epoch(trainer, state, *data[:2], order, dropout_key(seed, 1))
     return trainer, state
 
 
-def test_initial_weights_are_uniform_within_fan_in(make_config):
-    params = initial_params(make_config("--hidden", "200,50"), 0, 64)
+def test_initial_weights_are_uniform_within_fan_in():
+    params = initial_params((64, 200, 50, 10), 0)
     for name, fan_in, width in (("Dense_0", 64, 200), ("Dense_1", 200, 50), ("Dense_2", 50, 10)):
         bound = fan_in**-0.5
         kernel, bias = params[name]["kernel"], params[name]["bias"]
@@ -115,7 +118,7 @@ def test_epoch_equals_a_plain_loop(make_config, small_data):
     config = make_config("--strength", "l2=0.01", "--learning-rate", "0.1")
     _, state = _train("l2", config, small_data)
     model = MLP((7, 5, 10))
-    params = initial_params(config, 0, 9)
+    params = initial_params(SIZES, 0)
     optimizer = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, momentum=0.9))
     opt_state = optimizer.init(params)  # pyright: ignore[reportArgumentType]
 
@@ -134,7 +137,7 @@ def test_epoch_equals_a_plain_loop(make_config, small_data):
 def test_donated_state_leaves_the_initial_parameters_alone(make_config, small_data):
     config = make_config()
     trainer = compile_trainer(parse_method("none"), config, small_data)
-    params = initial_params(config, 0, 9)
+    params = initial_params(SIZES, 0)
     before = jax.tree.map(np.array, params)
     state = trainer.init(params)
     old = state.params["Dense_0"]["kernel"]
@@ -155,14 +158,14 @@ def test_dropout_acts_in_training_only(make_config, small_data):
         activation = activation @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
         activation = np.maximum(activation, 0) if i < 2 else activation
     log_likelihood = activation - np.log(np.exp(activation).sum(axis=1, keepdims=True))
-    scored = score((7, 5, 10), state.params, *small_data[2:])
+    scored = score(SIZES, state.params, small_data.test_inputs, small_data.test_labels)
     labels = np.asarray(small_data.test_labels)
     np.testing.assert_allclose(scored.loss, -log_likelihood[np.arange(40), labels].mean(), rtol=1e-5)
     np.testing.assert_allclose(scored.accuracy, (activation.argmax(axis=1) == labels).mean())
 
 
-def test_dropout_masks_change_from_step_to_step_and_epoch_to_epoch(make_config):
-    params = initial_params(make_config(), 0, 9)
+def test_dropout_masks_change_from_step_to_step_and_epoch_to_epoch():
+    params = initial_params(SIZES, 0)
     keys = [*jax.random.split(dropout_key(0, 1), 2), *jax.random.split(dropout_key(0, 2), 2), dropout_key(1, 1)]
 
     @jax.jit
@@ -172,11 +175,9 @@ def test_dropout_masks_change_from_step_to_step_and_epoch_to_epoch(make_config):
     assert len({float(outputs(key).sum()) for key in keys}) == len(keys)
 
 
-def test_fiedler_values_are_those_of_the_dense_laplacian(make_config):
-    config = make_config()
-    params = initial_params(config, 0, 9)
-    sizes = (9, 7, 5, 10)
-    offsets = np.cumsum((0, *sizes))
+def test_fiedler_values_are_those_of_the_dense_laplacian():
+    params = initial_params(SIZES, 0)
+    offsets = np.cumsum((0, *SIZES))
     adjacency = np.zeros((31, 31))
     for i in range(3):
         rows, columns = slice(*offsets[i : i + 2]), slice(*offsets[i + 1 : i + 3])
@@ -246,8 +247,8 @@ def test_divergence_is_reported_not_hidden(make_config, small_data):
     assert not final.combinatorial.converged
 
 
-def test_nan_weights_are_named_and_do_not_spoil_the_next_start(make_config):
-    params = jax.tree.map(lambda w: w.at[0].set(jnp.nan), initial_params(make_config(), 0, 9))
+def test_nan_weights_are_named_and_do_not_spoil_the_next_start():
+    params = jax.tree.map(lambda w: w.at[0].set(jnp.nan), initial_params(SIZES, 0))
     start = jnp.asarray(np.random.default_rng(0).normal(size=31), jnp.float32)
     for pair in fiedler_pairs(graph_from_params(params), params, start, start):
         assert fiedler_point(pair).status == "not finite"
@@ -270,11 +271,11 @@ def test_methods_take_turns_epoch_by_epoch(make_config, small_data):
 def test_data_is_an_argument_not_a_constant(make_config, small_data):
     config = make_config()
     trainer = compile_trainer(parse_method("none"), config, small_data)
-    other = Dataset(*(np.zeros_like(array) for array in small_data))
+    other = Dataset(*(np.zeros_like(array) for array in small_data[:-1]), classes=10)
     states = [
         timed_epoch(
             trainer,
-            trainer.init(initial_params(config, 0, 9)),
+            trainer.init(initial_params(SIZES, 0)),
             *(data[:2]),
             batch_order(0, 1, 70, 16),
             dropout_key(0, 1),
