@@ -1,6 +1,6 @@
 """The A/B experiment: every method on every seed, epoch by epoch in turn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -27,14 +27,22 @@ from benchmarks._training import (
     near_zero_share,
     penalty_points,
     score,
+    scoring_keys,
     timed_epoch,
 )
 
 
-class EpochPoint(NamedTuple):
-    """A network after an epoch; epoch 0 is the initial network.
+class ActiveDropout(NamedTuple):
+    """Accuracies of a network whose dropout stays active, as in the experiments of Tam and Dunson."""
 
-    ``seconds`` is the time of the epoch's steps alone, None at epoch 0.
+    train_accuracy: float
+    test_accuracy: float
+
+
+class EpochPoint(NamedTuple):
+    """A network after an epoch; epoch 0 is the initial network. Dropout is off, if not said otherwise.
+
+    ``seconds`` is the time of the epoch's steps alone, None at epoch 0. ``active_dropout`` is None for methods without.
     """
 
     epoch: int
@@ -45,6 +53,7 @@ class EpochPoint(NamedTuple):
     combinatorial: FiedlerPoint
     penalties: dict[str, PenaltyPoint]
     seconds: float | None
+    active_dropout: ActiveDropout | None = None
 
 
 class Run(NamedTuple):
@@ -57,6 +66,7 @@ class Run(NamedTuple):
 
 
 class _Measure(NamedTuple):
+    strengths: Mapping[str, float]
     sizes: tuple[int, ...]
     graph: fj.NetworkGraph
     data: Dataset
@@ -104,7 +114,7 @@ def run_experiment(
     for name in config.methods:
         on_compile(name)
         trainers.append(compile_trainer(parse_method(name), config, data))
-    measure = _Measure(sizes, fj.graph_from_params(initial_params(sizes, 0)), data)
+    measure = _Measure(config.strengths, sizes, fj.graph_from_params(initial_params(sizes, 0)), data)
     runs = [run for seed in range(config.seeds) for run in _run_seed(config, trainers, measure, seed, on_epoch)]
     return sorted(runs, key=lambda run: config.methods.index(run.method))
 
@@ -119,7 +129,7 @@ def _run_seed(
     params = initial_params(measure.sizes, seed)
     vectors = _start_vectors(measure.sizes, seed)
     contestants = [
-        _measured(_Contestant(trainer, trainer.init(params), vectors, ()), measure, None) for trainer in trainers
+        _measured(_Contestant(trainer, trainer.init(params), vectors, ()), measure, seed, None) for trainer in trainers
     ]
     for epoch in range(1, config.epochs + 1):
         order = jnp.asarray(batch_order(seed, epoch, len(measure.data.train_labels), config.batch_size))
@@ -132,7 +142,7 @@ def _run_seed(
         for index, contestant in enumerate(contestants):
             state, seconds = timed_epoch(contestant.trainer, contestant.state, *arguments)
             contestant = contestant._replace(state=state)
-            contestants[index] = _measured(contestant, measure, seconds)
+            contestants[index] = _measured(contestant, measure, seed, seconds)
             on_epoch(contestant.trainer.method.name, seed, epoch)
     return [Run(c.trainer.method.name, seed, c.points, near_zero_share(c.state.params)) for c in contestants]
 
@@ -143,7 +153,7 @@ def _start_vectors(sizes: tuple[int, ...], seed: int) -> tuple[jax.Array, jax.Ar
     return normalized, combinatorial
 
 
-def _measured(contestant: _Contestant, measure: _Measure, seconds: float | None) -> _Contestant:
+def _measured(contestant: _Contestant, measure: _Measure, seed: int, seconds: float | None) -> _Contestant:
     params, data = contestant.state.params, measure.data
     train = score(measure.sizes, params, data.train_inputs, data.train_labels)
     test = score(measure.sizes, params, data.test_inputs, data.test_labels)
@@ -157,8 +167,20 @@ def _measured(contestant: _Contestant, measure: _Measure, seconds: float | None)
         combinatorial=fiedler_point(combinatorial),
         penalties=penalty_points(contestant.trainer, contestant.state),
         seconds=seconds,
+        active_dropout=_active_dropout(contestant, measure, seed),
     )
     return contestant._replace(
         vectors=(normalized.vector, combinatorial.vector),
         points=(*contestant.points, point),
     )
+
+
+def _active_dropout(contestant: _Contestant, measure: _Measure, seed: int) -> ActiveDropout | None:
+    if "dropout" not in contestant.trainer.method.regularizers:
+        return None
+    rate, data = contestant.trainer.method.dropout_rate(measure.strengths), measure.data
+    train_key, test_key = scoring_keys(seed, len(contestant.points))
+    params = contestant.state.params
+    train = score(measure.sizes, params, data.train_inputs, data.train_labels, rate, train_key)
+    test = score(measure.sizes, params, data.test_inputs, data.test_labels, rate, test_key)
+    return ActiveDropout(float(train.accuracy), float(test.accuracy))

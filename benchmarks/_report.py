@@ -29,6 +29,12 @@ from benchmarks._statistics import (
 from benchmarks._training import NEAR_ZERO
 
 SCHEMA_VERSION = 1
+INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
+DIFFERENCE_NOTE = (
+    "Same initial weights and batch order within a pair. Student-t interval over "
+    "seeds, each row on its own (no correction for several methods); the split "
+    "into training and test examples is fixed."
+)
 _PACKAGES = ("fiedler_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -71,9 +77,9 @@ def summary_table(summaries: Sequence[MethodSummary], runs: Sequence[Run]) -> Te
     rows = tuple(
         (
             s.method,
-            _format(s.train_accuracy, 100, 2),
-            _format(s.test_accuracy, 100, 2),
-            _format(s.gap, 100, 2),
+            accuracy_cell(s.train_accuracy),
+            accuracy_cell(s.test_accuracy),
+            accuracy_cell(s.gap),
             _format(s.normalized, 1, 3) + _doubt(s.normalized_failures, s.n),
             _format(s.combinatorial, 1, 3) + _doubt(s.combinatorial_failures, s.n),
             _format(s.near_zero_share, 100, 1),
@@ -82,13 +88,13 @@ def summary_table(summaries: Sequence[MethodSummary], runs: Sequence[Run]) -> Te
         for s in summaries
     )
     notes = [
-        f"Mean ± sd over {_count(seeds, 'seed')}. Gap: train minus test accuracy. "
+        f"Mean ± sd over {counted(seeds, 'seed')}. Gap: train minus test accuracy. "
         f"Near zero: kernel weights with |w| < {NEAR_ZERO:g}. "
         f"ms per step: {_timing_text(runs)}.",
         *_coefficient_notes(summaries),
-        *_convergence_notes(runs),
-        *_refresh_notes(runs),
-        *_skip_notes(runs),
+        *convergence_notes(runs),
+        *refresh_notes(runs),
+        *skip_notes(runs),
     ]
     return TextTable(
         "After training",
@@ -109,27 +115,23 @@ def summary_table(summaries: Sequence[MethodSummary], runs: Sequence[Run]) -> Te
 
 def difference_table(differences: Mapping[str, PairedDifference]) -> TextTable:
     """The table of paired differences in test accuracy to ``none``."""
-    rows = tuple(
-        (
-            method,
-            f"{100 * d.mean:+z.2f}",
-            "n/a" if d.n < 2 else f"[{100 * d.low:+z.2f}, {100 * d.high:+z.2f}]",
-            str(d.n),
-        )
-        for method, d in differences.items()
-    )
-    note = (
-        "Same initial weights and batch order within a pair. Student-t interval over "
-        "seeds, each row on its own (no correction for several methods); the split "
-        "into training and test examples is fixed."
-    )
-    interval = f"{100 * CONFIDENCE:.0f} % interval"
     return TextTable(
         "Test accuracy, difference to none in points",
-        ("method", "difference", interval, "n"),
-        rows,
-        (note,),
+        ("method", "difference", INTERVAL, "n"),
+        tuple((method, *difference_cells(d), str(d.n)) for method, d in differences.items()),
+        (DIFFERENCE_NOTE,),
     )
+
+
+def accuracy_cell(value: MeanSd) -> str:
+    """An accuracy, or a difference of two, in per cent, with its spread if it has one."""
+    return _format(value, 100, 2)
+
+
+def difference_cells(difference: PairedDifference) -> tuple[str, str]:
+    """A difference of accuracies and its interval, in points."""
+    interval = f"[{100 * difference.low:+z.2f}, {100 * difference.high:+z.2f}]"
+    return f"{100 * difference.mean:+z.2f}", "n/a" if difference.n < 2 else interval
 
 
 def rich_table(table: TextTable) -> Table:
@@ -230,7 +232,8 @@ def _timing_text(runs: Sequence[Run]) -> str:
     return "of the only epoch, which runs slower than later ones would"
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """A number and what it counts."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
@@ -246,7 +249,8 @@ def _coefficient_notes(summaries: Sequence[MethodSummary]) -> list[str]:
     return [f"Mean effective L1 coefficient at the last refresh: {listed}."]
 
 
-def _convergence_notes(runs: Sequence[Run]) -> list[str]:
+def convergence_notes(runs: Sequence[Run]) -> list[str]:
+    """Whether the λ2 solves along the curves converged."""
     solves = [pair for run in runs for point in run.points for pair in (point.normalized, point.combinatorial)]
     failed = failures(solves)
     if not failed:
@@ -258,7 +262,8 @@ def _convergence_notes(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _refresh_notes(runs: Sequence[Run]) -> list[str]:
+def refresh_notes(runs: Sequence[Run]) -> list[str]:
+    """How often Fiedler penalties were refreshed."""
     counts: dict[str, list[int]] = {}
     for run in runs:
         for penalty in run.points[-1].penalties.values():
@@ -267,7 +272,8 @@ def _refresh_notes(runs: Sequence[Run]) -> list[str]:
     return [f"Refreshes of a Fiedler penalty in a run, on average: {listed}."] if listed else []
 
 
-def _skip_notes(runs: Sequence[Run]) -> list[str]:
+def skip_notes(runs: Sequence[Run]) -> list[str]:
+    """How many steps went without their Fiedler penalty."""
     skipped = Counter()
     for run in runs:
         skipped[run.method] += sum(penalty.skipped for penalty in run.points[-1].penalties.values())

@@ -60,7 +60,7 @@ class PenaltyPoint(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Mean cross-entropy and accuracy, without dropout and regularizers."""
+    """Mean cross-entropy, without regularizers, and accuracy."""
 
     loss: jax.Array
     accuracy: jax.Array
@@ -100,8 +100,13 @@ def _initial_params(sizes: tuple[int, ...], key: jax.Array) -> Params:
 
 def dropout_key(seed: int, epoch: int) -> jax.Array:
     """Key of an epoch's dropout masks; the same for every method with dropout."""
-    # The shift keeps these keys apart from those of the initial parameters.
+    # The shift keeps these keys apart from those of the initial parameters and of scoring.
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
+
+
+def scoring_keys(seed: int, epoch: int) -> jax.Array:
+    """Keys of the masks when a network is scored with dropout active, on training and on test examples."""
+    return jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), epoch))
 
 
 def make_epoch(method: Method, config: CompareConfig, sizes: tuple[int, ...]) -> Callable[..., TrainState]:
@@ -174,20 +179,31 @@ def timed_epoch(trainer: Trainer, state: TrainState, *arguments: Any) -> tuple[T
     return state, time.perf_counter() - start
 
 
-@functools.partial(jax.jit, static_argnames="sizes")
-def score(sizes: tuple[int, ...], params: Params, inputs: jax.Array, labels: jax.Array) -> Score:
-    """Scores a network, dropout off.
+@functools.partial(jax.jit, static_argnames=("sizes", "dropout_rate"))
+def score(
+    sizes: tuple[int, ...],
+    params: Params,
+    inputs: jax.Array,
+    labels: jax.Array,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> Score:
+    """Scores a network.
 
     Args:
         sizes: units of each layer, the inputs first.
         params: the network's parameters.
         inputs: examples, one per row.
         labels: their classes.
+        dropout_rate: rate of the dropout layers, if they are to be active.
+        key: key of their masks; None leaves dropout off.
 
     Returns:
         Mean loss and accuracy.
     """
-    logits: Any = MLP(sizes[1:]).apply({"params": params}, inputs, training=False)
+    active = key is not None
+    rngs = {"dropout": key} if active else None
+    logits: Any = MLP(sizes[1:], dropout_rate).apply({"params": params}, inputs, training=active, rngs=rngs)
     correct = jnp.argmax(logits, axis=-1) == labels
     return Score(_cross_entropy(logits, labels), jnp.mean(correct))
 

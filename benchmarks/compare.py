@@ -6,14 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from benchmarks._config import (
     ADAM_LEARNING_RATE,
@@ -23,22 +15,19 @@ from benchmarks._config import (
     CompareConfig,
 )
 from benchmarks._data import Dataset, load_dataset
-from benchmarks._errors import BenchmarkError, ConfigError
-from benchmarks._experiment import Run, run_experiment, steps_per_epoch
+from benchmarks._errors import ConfigError
+from benchmarks._experiment import Run, steps_per_epoch
 from benchmarks._methods import Refresh
 from benchmarks._plots import plot_fiedler_curves, plot_learning_curves
 from benchmarks._report import (
     difference_table,
     prepare_output,
     result_record,
-    rich_table,
     summary_table,
     write_results,
 )
 from benchmarks._statistics import differences_to_none, summarize
-
-# Narrower than this the tables wrap badly, and a pipe has no width of its own.
-_PIPE_WIDTH = 140
+from benchmarks._terminal import run_command, run_with_progress, show_results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,17 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 if the arguments or the data do not allow a run.
     """
     arguments = build_parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    try:
-        config = config_from_arguments(arguments)
-        prepare_output(config.out)
-        data = load_dataset(config.dataset, config.data_dir, config.train_size)
-        runs = _run_with_progress(config, data, console)
-        _report(config, data, runs, console)
-    except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda console: _compare(arguments, console))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -153,27 +132,11 @@ def config_from_arguments(arguments: argparse.Namespace) -> CompareConfig:
     )
 
 
-def _run_with_progress(config: CompareConfig, data: Dataset, console: Console) -> list[Run]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs, elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        total = len(config.methods) * config.seeds * config.epochs
-        task = progress.add_task("training", total=total)
-        return run_experiment(
-            config,
-            data,
-            lambda method: progress.update(task, description=f"compiling {method}"),
-            lambda method, seed, epoch: progress.update(
-                task, advance=1, description=f"seed {seed}, epoch {epoch}, {method}"
-            ),
-        )
+def _compare(arguments: argparse.Namespace, console: Console) -> None:
+    config = config_from_arguments(arguments)
+    prepare_output(config.out)
+    data = load_dataset(config.dataset, config.data_dir, config.train_size)
+    _report(config, data, run_with_progress(config, data, console), console)
 
 
 def _report(config: CompareConfig, data: Dataset, runs: list[Run], console: Console) -> None:
@@ -185,13 +148,8 @@ def _report(config: CompareConfig, data: Dataset, runs: list[Run], console: Cons
     write_results(config.out, record, tables)
     plot_learning_curves(runs, config.methods, config.out / "learning_curves.png")
     plot_fiedler_curves(runs, config.methods, config.out / "fiedler_curves.png")
-    for table in tables:
-        console.print(rich_table(table))
-    console.print(
-        f"Written to {config.out}: summary.md, results.json, learning_curves.png, fiedler_curves.png",
-        soft_wrap=True,
-        highlight=False,
-    )
+    files = ("summary.md", "results.json", "learning_curves.png", "fiedler_curves.png")
+    show_results(console, tables, config.out, files)
 
 
 def _widths(text: str) -> tuple[int, ...]:

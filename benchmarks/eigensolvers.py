@@ -21,9 +21,8 @@ from benchmarks._cases import (
     cases,
     run_cases,
 )
-from benchmarks._errors import BenchmarkError
 from benchmarks._hard_graphs import GRAPHS, HardResult, run_hard
-from benchmarks._report import TextTable, prepare_output, rich_table
+from benchmarks._report import TextTable, prepare_output
 from benchmarks._solver_plots import plot_times
 from benchmarks._solver_report import (
     hard_table,
@@ -34,6 +33,7 @@ from benchmarks._solver_report import (
     write_report,
 )
 from benchmarks._spectra import NETS, QUICK_NETS
+from benchmarks._terminal import run_command, show_results
 
 _PIPE_WIDTH = 200
 _EVERYTHING = ("all", "both")
@@ -56,16 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 if the arguments do not allow a run.
     """
     arguments = build_parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    try:
-        config = config_from_arguments(arguments)
-        prepare_output(config.out)
-        command = shlex.join(["python", "-m", "benchmarks.eigensolvers", *(sys.argv[1:] if argv is None else argv)])
-        _report(config, _run_with_progress(config, console, command), console, command)
-    except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    command = shlex.join(["python", "-m", "benchmarks.eigensolvers", *(sys.argv[1:] if argv is None else argv)])
+    return run_command(lambda console: _solve(arguments, console, command), _PIPE_WIDTH)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,6 +109,12 @@ def config_from_arguments(arguments: argparse.Namespace) -> SolverConfig:
     )
 
 
+def _solve(arguments: argparse.Namespace, console: Console, command: str) -> None:
+    config = config_from_arguments(arguments)
+    prepare_output(config.out)
+    _report(config, _run_with_progress(config, console, command), console, command)
+
+
 def _names(text: str, everything: tuple[str, ...]) -> tuple[str, ...]:
     return everything if text in _EVERYTHING else tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -160,13 +158,7 @@ def _write(config: SolverConfig, outcome: Outcome, command: str) -> list[TextTab
 def _report(config: SolverConfig, outcome: Outcome, console: Console, command: str) -> None:
     tables = _write(config, outcome, command)
     plot_times(outcome.results, [contender.name for contender in config.contenders], config.out / "eigensolvers.png")
-    for table in tables:
-        console.print(rich_table(table))
-    console.print(
-        f"Written to {config.out}: eigensolvers.md, eigensolvers.json, eigensolvers.png",
-        soft_wrap=True,
-        highlight=False,
-    )
+    show_results(console, tables, config.out, ("eigensolvers.md", "eigensolvers.json", "eigensolvers.png"))
 
 
 if __name__ == "__main__":

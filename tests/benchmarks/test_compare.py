@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import compare
+from benchmarks import _terminal, compare
 from benchmarks._config import DATASETS
 from benchmarks._errors import BenchmarkError
 from benchmarks._statistics import paired_difference
@@ -167,7 +167,7 @@ def test_damaged_data_ends_with_a_message(tmp_path, capsys, mnist_folder):
 
 
 def test_output_is_checked_before_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(compare, "run_experiment", lambda *_: pytest.fail("training started"))
+    monkeypatch.setattr(_terminal, "run_experiment", lambda *_: pytest.fail("training started"))
     (tmp_path / "file").write_text("")
     assert compare.main(["--out", str(tmp_path / "file")]) == 2
     assert "cannot write to the output folder" in capsys.readouterr().err
@@ -223,7 +223,7 @@ def test_unforeseen_errors_are_not_swallowed(tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(compare, "run_experiment", fail)
+    monkeypatch.setattr(_terminal, "run_experiment", fail)
     assert not issubclass(RuntimeError, BenchmarkError)
     with pytest.raises(RuntimeError, match="a defect"):
         compare.main(["--out", str(tmp_path)])

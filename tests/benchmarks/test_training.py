@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from benchmarks._data import Dataset
 from benchmarks._errors import ConfigError
@@ -22,6 +23,7 @@ from benchmarks._training import (
     near_zero_share,
     penalty_points,
     score,
+    scoring_keys,
     timed_epoch,
 )
 from fiedler_jax import graph_from_params
@@ -34,6 +36,11 @@ ZERO = [f"--strength={name}=0" for name in ("l1", "l2", "dropout", "fiedler", "f
 def _numbers(run):
     """A run without its times."""
     return [point._replace(seconds=None) for point in run.points]
+
+
+def _unpenalized(point):
+    """A point without what only some methods measure."""
+    return point._replace(penalties={}, active_dropout=None)
 
 
 def _train(name, config, data, seed=0):
@@ -50,9 +57,10 @@ def test_initial_weights_are_uniform_within_fan_in():
         bound = fan_in**-0.5
         kernel, bias = params[name]["kernel"], params[name]["bias"]
         assert kernel.shape == (fan_in, width)
-        assert 0.95 * bound < np.abs(kernel).max() <= bound
-        np.testing.assert_allclose(kernel.std(), bound / 3**0.5, rtol=0.1)
+        assert (1 - 20 / kernel.size) * bound < np.abs(kernel).max() <= bound
         assert 0.6 * bound < np.abs(bias).max() <= bound
+        for array in (kernel, bias):
+            assert stats.kstest(np.ravel(array), stats.uniform(-bound, 2 * bound).cdf).pvalue > 0.01
 
 
 def test_batch_order_is_a_permutation_by_seed_and_epoch():
@@ -70,14 +78,14 @@ def test_methods_of_strength_zero_equal_none_bit_by_bit(make_config, small_data)
     methods = ("none", "dropout", "fiedler+l1+l2")
     runs = run_experiment(make_config("--methods", ",".join(methods), *ZERO), small_data)
     assert tuple(run.method for run in runs) == methods
-    baseline, *others = ([point._replace(penalties={}) for point in _numbers(run)] for run in runs)
+    baseline, *others = ([_unpenalized(point) for point in _numbers(run)] for run in runs)
     assert others == [baseline, baseline]
 
 
 def test_methods_start_alike_and_then_part(make_config, small_data):
     config = make_config("--methods", "none,l1,dropout", "--strength", "l1=0.01")
     runs = run_experiment(config, small_data)
-    starts, ends = ([run.points[i]._replace(seconds=None) for run in runs] for i in (0, -1))
+    starts, ends = ([_unpenalized(run.points[i])._replace(seconds=None) for run in runs] for i in (0, -1))
     assert starts[0] == starts[1] == starts[2]
     assert len({end.train_loss for end in ends}) == 3
 
@@ -162,6 +170,20 @@ def test_dropout_acts_in_training_only(make_config, small_data):
     labels = np.asarray(small_data.test_labels)
     np.testing.assert_allclose(scored.loss, -log_likelihood[np.arange(40), labels].mean(), rtol=1e-5)
     np.testing.assert_allclose(scored.accuracy, (activation.argmax(axis=1) == labels).mean())
+
+
+def test_scoring_with_dropout_active_draws_masks_from_the_key(small_data):
+    params, test = initial_params(SIZES, 0), (small_data.test_inputs, small_data.test_labels)
+    train_key, test_key = scoring_keys(0, 1)
+    model = MLP((7, 5, 10), 0.5)
+    for key in (train_key, test_key):
+        logits: Any = model.apply({"params": params}, test[0], training=True, rngs={"dropout": key})
+        expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(test[1])).mean()
+        np.testing.assert_allclose(score(SIZES, params, *test, 0.5, key).loss, expected, rtol=1e-6)
+    off = float(score(SIZES, params, *test).loss)
+    assert float(score(SIZES, params, *test, 0.0, train_key).loss) == pytest.approx(off, rel=1e-6)
+    losses = [float(score(SIZES, params, *test, 0.5, key).loss) for key in (train_key, test_key, scoring_keys(0, 2)[0])]
+    assert len({off, *losses}) == 4
 
 
 def test_dropout_masks_change_from_step_to_step_and_epoch_to_epoch():

@@ -1,0 +1,73 @@
+"""What the command lines share: a console, progress with an estimate of the end, and how a user's mistake ends."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmarks._config import CompareConfig
+from benchmarks._data import Dataset
+from benchmarks._errors import BenchmarkError
+from benchmarks._experiment import Run, run_experiment
+from benchmarks._report import TextTable, rich_table
+
+# Narrower than this the tables wrap badly, and a pipe has no width of its own.
+_PIPE_WIDTH = 140
+
+
+def run_command(command: Callable[[Console], None], pipe_width: int = _PIPE_WIDTH) -> int:
+    """Runs a command with a console to show its results on.
+
+    Args:
+        command: what to do.
+        pipe_width: columns of the console if it is no terminal.
+
+    Returns:
+        The exit status: 0, or 2 after a mistake of the user's, which is shown as a message.
+    """
+    try:
+        command(Console(width=None if sys.stdout.isatty() else pipe_width))
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_with_progress(config: CompareConfig, data: Dataset, console: Console) -> list[Run]:
+    """Runs the experiment under a progress bar."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        total = len(config.methods) * config.seeds * config.epochs
+        task = progress.add_task("training", total=total)
+        return run_experiment(
+            config,
+            data,
+            lambda method: progress.update(task, description=f"compiling {method}"),
+            lambda method, seed, epoch: progress.update(
+                task, advance=1, description=f"seed {seed}, epoch {epoch}, {method}"
+            ),
+        )
+
+
+def show_results(console: Console, tables: Sequence[TextTable], folder: Path, files: Sequence[str]) -> None:
+    """Shows the tables, and where the files were written."""
+    for table in tables:
+        console.print(rich_table(table))
+    console.print(f"Written to {folder}: {', '.join(files)}", soft_wrap=True, highlight=False)
