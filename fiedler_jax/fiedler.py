@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from fiedler_jax._folding import Fold, fold
 from fiedler_jax._paths import canonical_path
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.errors import HyperparameterError, VectorError
@@ -338,8 +339,14 @@ def _check_vectors(vectors: jax.Array, num_vertices: int) -> None:
 
 @functools.partial(jax.jit, static_argnames=("solver", "ignore_isolated", "num"))
 def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolated: bool, num: int) -> EigenResult:
-    operator = _operator(lap, ignore_isolated)
-    return solver.solve(operator, _start_rows(lap, init, operator.support), num)
+    given = [] if init is None else [jnp.atleast_2d(init)]
+    half = fold(lap, num, ignore_isolated)
+    if half is None:
+        operator = _operator(lap, ignore_isolated)
+        rows = [*given, *_start_rows(lap, operator.support)]
+        return solver.solve(operator, _joined(rows, operator.support, lap.dtype), num)
+    rows = [*map(half.restrict, given), *_half_start_rows(lap, half)]
+    return half.lift(solver.solve(half.operator, _joined(rows, half.support, lap.dtype), num))
 
 
 def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:
@@ -354,20 +361,27 @@ def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:
     )
 
 
-def _start_rows(lap: Laplacian, init: jax.Array | None, support: jax.Array) -> jax.Array:
-    """Rows near which Fiedler vectors are found: the given ones, vertices of least degree, groups of units."""
+def _start_rows(lap: Laplacian, support: jax.Array) -> list[jax.Array]:
+    """Rows near which Fiedler vectors are found: vertices of least degree, groups of units."""
     # In float32 XLA selects, in float64 it sorts all vertices; which of nearly equal ones is chosen is no matter.
     least = jnp.where(support, lap.degrees, jnp.inf).astype(jnp.float32)
     _, weakest = jax.lax.top_k(-least, min(_LEAST_DEGREES, lap.num_vertices))
     vertices = jnp.arange(lap.num_vertices)
-    rows = [(vertices == weakest[:, None]), *(_group_rows(vertices, lap.groups))]
-    indicators = jnp.concatenate(rows).astype(lap.dtype)
-    if lap.normalized:
-        indicators = indicators * jnp.sqrt(lap.degrees)
-    if init is not None:
-        given = jnp.atleast_2d(init).astype(lap.dtype)
-        indicators = jnp.concatenate([jnp.where(jnp.isfinite(given), given, 0), indicators])
-    return jnp.where(support, indicators, 0)
+    rows = [vertices == weakest[:, None], *_group_rows(vertices, lap.groups)]
+    return [row * jnp.sqrt(lap.degrees) for row in rows] if lap.normalized else rows
+
+
+def _half_start_rows(lap: Laplacian, half: Fold) -> list[jax.Array]:
+    """The same on half of the vertices, where isolated vertices stand for all of least degree."""
+    degrees = half.restrict(lap.degrees)
+    rows = _group_rows(jnp.arange(len(degrees)), tuple(half.kept.values()))
+    return [*(row * jnp.sqrt(degrees) for row in rows), (degrees <= 0)[None]]
+
+
+def _joined(rows: list[jax.Array], support: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Start rows under one another, without what is not finite or outside the support."""
+    joined = jnp.concatenate([jnp.zeros((0, len(support)), dtype), *(row.astype(dtype) for row in rows)])
+    return jnp.where(support & jnp.isfinite(joined), joined, 0)
 
 
 def _group_rows(vertices: jax.Array, groups: Sequence[Range]) -> list[jax.Array]:

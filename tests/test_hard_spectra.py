@@ -12,7 +12,6 @@ import reference
 
 import fiedler_jax as fj
 from fiedler_jax import Status, eigen
-from fiedler_jax.fiedler import _operator, _start_rows
 
 pytestmark = pytest.mark.crossed
 
@@ -48,8 +47,7 @@ def eigenpairs(
 ) -> eigen.EigenResult:
     """The smallest eigenpairs of a graph, without its null vector."""
     lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
-    operator = _operator(lap, ignore_isolated)
-    return solver.solve(operator, _start_rows(lap, None, operator.support), num=num)
+    return fj.laplacian_eigenpairs(lap, num, solver=solver, ignore_isolated=ignore_isolated)
 
 
 @functools.partial(jax.jit, static_argnames=("normalized", "solver", "ignore_isolated"))

@@ -123,7 +123,7 @@ class Davidson:
         scattered = scattered_rows(operator, num + 1)
         rows = start_basis(operator, start, scattered)
         wanted, block = num + 1, num + 2
-        shape = _Shape(wanted, block, kept=max(self.basis_size - 1 - wanted - block, len(rows)))
+        shape = _Shape(wanted, block, kept=max(self.basis_size - 1 - wanted - block, len(rows), block))
 
         def step(state: _State) -> _State:
             improved = _improve(operator, state, shape, tol)
@@ -217,10 +217,11 @@ def _given(operator: SymmetricOperator, report: RitzReport, scattered: jax.Array
     """The lower ends of pairs that are nearly exact without the scattered rows, whose parts in them are given."""
     values, residuals, _ = report
     share = jnp.sum(scattered[:, : len(values)] ** 2, axis=0)
-    near = residuals <= jnp.maximum(_NEARLY_EXACT * values, accuracy_floor(operator))
+    close = operator.tolerance_scale(values) * values
+    near = residuals <= jnp.maximum(_NEARLY_EXACT * close, accuracy_floor(operator))
     near &= (values < absent_value(operator) / 2) & (share < 0.5)
     # A little lower still, since rounding may move the pair in later bases.
-    return jnp.where(near, 0.97 * (values - residuals), jnp.inf)
+    return jnp.where(near, values - residuals - 1e-3 * close - accuracy_floor(operator), jnp.inf)
 
 
 def _developed(

@@ -17,6 +17,8 @@ class SymmetricOperator(NamedTuple):
         null_vector: a unit eigenvector to be left out, shape (n,); zero if there is none.
         support: boolean (n,), the coordinates eigenvectors may use; the operator must map vectors supported there to
             vectors supported there.
+        tolerance_scale: the share of a tolerance that is left for eigenvalues (k,) of this operator, where what is
+            asked for are not these but numbers that follow from them.
     """
 
     matvec: Callable[[jax.Array], jax.Array]
@@ -24,6 +26,7 @@ class SymmetricOperator(NamedTuple):
     upper_bound: jax.Array
     null_vector: jax.Array
     support: jax.Array
+    tolerance_scale: Callable[[jax.Array], jax.Array] = jnp.ones_like
 
 
 def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None) -> SymmetricOperator:

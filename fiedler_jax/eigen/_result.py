@@ -152,7 +152,7 @@ def absent_value(operator: SymmetricOperator) -> jax.Array:
 
 def sharpness(operator: SymmetricOperator, values: jax.Array) -> jax.Array:
     """The residual up to which a pair above the targets shows where an eigenvalue lies: a few per cent."""
-    return jnp.maximum(_GUARD_TOLERANCE * values, accuracy_floor(operator))
+    return jnp.maximum(_GUARD_TOLERANCE * operator.tolerance_scale(values) * values, accuracy_floor(operator))
 
 
 def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float, complete: bool = False) -> Assessment:
@@ -175,7 +175,7 @@ def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float
     clear = (r <= floor) | (values - report.reach >= highest)
     guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
     # A value at the level of rounding has no digit that is right.
-    accurate = error <= tol * jnp.maximum(targets - floor, 0)
+    accurate = error <= tol * operator.tolerance_scale(targets) * jnp.maximum(targets - floor, 0)
     return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r[:num] <= floor)))
 
 
