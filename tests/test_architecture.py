@@ -23,9 +23,10 @@ FLOORS = {
     "laplacian": 5,
     "eigen": 5,
     "fiedler": 6,
-    "transforms": 7,
+    "_refresh": 7,
     "certificate": 7,
-    "__init__": 8,
+    "transforms": 8,
+    "__init__": 9,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
