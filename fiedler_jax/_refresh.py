@@ -118,7 +118,8 @@ class Penalty:
             "optax.sgd(learning_rate); the sign of the step is the optimizer's business.",
             least=0,
         )
-        check_num_eigenvalues(self._num)
+        if self.num_eigenvalues is not None:
+            check_num_eigenvalues(self.num_eigenvalues)
 
     def init(self, params: optax.Params) -> FiedlerPenaltyState:
         """The state before the first update."""
@@ -157,7 +158,7 @@ class Penalty:
 
     @property
     def _num(self) -> int:
-        return 1 if self.num_eigenvalues is None else self.num_eigenvalues
+        return 1 if self.num_eigenvalues is None else int(self.num_eigenvalues)
 
     def _network(self, params: Any) -> NetworkGraph:
         return graph_from_params(params) if self.graph is None else self.graph
@@ -184,7 +185,7 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
 
 
 def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float = -np.inf) -> None:
-    first = value(jnp.zeros((), jnp.int32)) if callable(value) else value
+    first: Any = value(jnp.zeros((), jnp.int32)) if callable(value) else value
     if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= least):
         what = f"The {name} schedule's first value" if callable(value) else name
         raise HyperparameterError(f"{what} is {first}; {requirement}")

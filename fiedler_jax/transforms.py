@@ -150,7 +150,8 @@ def fiedler_shrinkage(
     between them stays zero, but nothing more is pruned. With ``num_eigenvalues=k`` that comes after k such splits.
 
     With ``normalized=True`` coefficients have both signs and ``Σ c_ij |W_ij| = 0``, so thresholds act relative to one
-    another: edges across the weakest cut shrink to zero while those inside the parts grow. A negative threshold, of a
+    another: edges across the weakest cut shrink to zero while those inside the parts grow, and to first order the sum
+    of squares of all stays. A negative threshold, of a
     coefficient or a strength below zero, moves an entry away from zero; one exactly at zero stays there, although by
     symmetry either side is as good.
 
@@ -268,5 +269,5 @@ def _shrunk(update: jax.Array, weight: jax.Array, threshold: jax.Array, slope: j
     w = weight.astype(wide)
     u = update.astype(wide) - slope
     # Bounds on the update, not on the point: -w is exact, and rounding to the update's dtype crosses no zero.
-    shrunk = jnp.where(w + u > 0, jnp.maximum(u - threshold, -w), jnp.minimum(u + threshold, -w))
-    return jnp.where(w + u == 0, u, shrunk).astype(dtype)
+    at_most_to_zero = [jnp.maximum(u - threshold, -w), jnp.minimum(u + threshold, -w)]
+    return jnp.select([w + u > 0, w + u < 0], at_most_to_zero, u).astype(dtype)

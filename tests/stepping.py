@@ -34,7 +34,7 @@ def stepper(tx: optax.GradientTransformation) -> Any:
     return jax.jit(lambda updates, state, params: tx.update(updates, state, params))
 
 
-def assert_trees_close(a: Any, b: Any, **tolerance: float) -> None:
+def assert_trees_close(a: Any, b: Any, **tolerance: Any) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(np.asarray(x, np.float64), np.asarray(y, np.float64), **tolerance)

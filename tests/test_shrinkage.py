@@ -62,6 +62,7 @@ def zero_count(params: Any) -> int:
     return sum(int(np.sum(kernel == 0)) for kernel in kernels_of(params))
 
 
+@functools.partial(jax.jit, static_argnames=("graph", "normalized", "strength"))
 def thresholds(params: Any, graph: Any = GRAPH, normalized: bool = True, strength: float = 1.0) -> Any:
     """With a learning rate of one, at the first update."""
     lap = fj.laplacian(graph, params, normalized=normalized)
@@ -84,7 +85,7 @@ def trained(tx: optax.GradientTransformation, params: Any, steps: int, gradients
 def test_one_step_is_the_proximal_step(k: int, normalized: bool, x64: None) -> None:
     params = network("float64")
     updates = random_like(params, 0.02)
-    strength, rate = (3.0, 0.4) if normalized else (6.0, 0.4)
+    strength, rate = (3.0 if normalized else 6.0) / k, 0.4
     tx = shrinkage(strength, rate, GRAPH, normalized=normalized, num_eigenvalues=k)
     after, _ = stepper(tx)(updates, tx.init(params), params)
     found = kernels_of(optax.apply_updates(params, after))
@@ -153,9 +154,10 @@ def test_where_no_sign_changes_it_is_the_penalty_before_sgd(normalized: bool, x6
 def test_both_schedules_are_those_of_sgd_at_the_same_update(x64: None) -> None:
     params = network("float64")
     rate = optax.piecewise_constant_schedule(0.2, {1: 0.5, 3: 0.25, 4: 0.0})
-    strength = optax.linear_schedule(0.0, 0.8, 4)
     path, state = trained(
-        optax.chain(optax.sgd(rate), shrinkage(strength, rate, GRAPH, normalized=False)),
+        optax.chain(
+            optax.sgd(rate), shrinkage(lambda count: 0.2 * jnp.minimum(count, 4), rate, GRAPH, normalized=False)
+        ),
         params,
         6,
         functools.partial(random_like, size=0.3),
@@ -163,9 +165,7 @@ def test_both_schedules_are_those_of_sgd_at_the_same_update(x64: None) -> None:
     coefficients = coefficients_by_hand(kernels_of(params), False, 1)
     kernels, gradients = kernels_of(params), kernels_of(random_like(params, 0.3))
     for step, lr in enumerate([0.2, 0.1, 0.1, 0.025, 0.0, 0.0]):
-        t = lr * VERTICES * 0.8 * min(step / 4, 1)
-        # Changes at a boundary take effect at the update of that count in Optax, after it in the hand's loop.
-        assert float(rate(step)) == pytest.approx(lr)
+        t = lr * VERTICES * 0.2 * min(step, 4)
         kernels = [
             proximal_step(kernel - lr * gradient, t * c)
             for kernel, gradient, c in zip(kernels, gradients, coefficients, strict=True)
@@ -180,7 +180,7 @@ def test_zeros_stay_under_small_updates_and_leave_under_large_ones() -> None:
     params = network()
     params["Dense_0"]["kernel"] = params["Dense_0"]["kernel"].at[::2, 1].set(0)
     params["Dense_1"]["kernel"] = jnp.where(jnp.abs(params["Dense_1"]["kernel"]) < 0.1, 0, params["Dense_1"]["kernel"])
-    at = jax.tree.map(lambda c: jnp.asarray(c), thresholds(params, normalized=False))
+    at = thresholds(params, normalized=False)
     tx = shrinkage(1.0, 1.0, GRAPH, normalized=False)
     for share in (0.9, -0.9, 1.5, -1.5):
         given = jax.tree.map(lambda w, t, share=share: jnp.broadcast_to(share * t, w.shape), params, at)
@@ -227,28 +227,21 @@ def isolated(params: Any) -> int:
 def test_pruning_goes_on_after_a_unit_has_lost_all_its_edges() -> None:
     params = network()
     params["Dense_0"]["kernel"] = params["Dense_0"]["kernel"].at[3].multiply(0.1)
-    ends, metrics = {}, {}
+    dead, pruned, values = {}, {}, {}
     for ignore in (True, False):
-        tx = shrinkage(
-            0.5, 0.02, GRAPH, normalized=False, num_eigenvalues=None, refresh_every=1, ignore_isolated=ignore
-        )
-        path, state = trained(optax.chain(optax.sgd(0.02), tx), params, 60)
-        first = next(i for i, one in enumerate(path) if isolated(one))
-        assert not np.any(path[first]["Dense_0"]["kernel"][3])
-        ends[ignore] = isolated(path[first]), isolated(path[-1]), zero_count(path[first]), zero_count(path[-1])
-        metrics[ignore] = float(fj.fiedler_metrics(state).value)
-        rest = [
-            reference.spectrum(reference.chain_adjacency(kernels_of(one)), False)[isolated(one) + 1] for one in path
-        ]
-        if ignore:
-            # Each time a unit goes, λ2 is that of the rest and falls anew.
-            assert rest[-1] < rest[first + 5] < rest[first]
-    one, last, zeros_then, zeros_now = ends[True]
-    assert (one, last > 1, zeros_now > zeros_then + 5) == (1, True, True)
-    assert metrics[True] > 1e-3
-    assert ends[False][:2] == (1, 1)
-    assert ends[False][2] == ends[False][3]
-    assert metrics[False] < 1e-6
+        tx = shrinkage(0.5, 0.02, GRAPH, normalized=False, refresh_every=1, ignore_isolated=ignore)
+        path, state = trained(tx, params, 13)
+        assert not np.any(path[0]["Dense_0"]["kernel"][3])
+        dead[ignore], pruned[ignore] = [isolated(one) for one in path], [zero_count(one) for one in path]
+        values[ignore] = float(fj.fiedler_metrics(state).value)
+    assert dead[True][0] == dead[False][0] == 1
+    # With the unit left out the rest goes on losing edges, and units, at every update; otherwise nothing happens.
+    assert np.all(np.diff(pruned[True]) > 0)
+    assert dead[True][-1] >= 4
+    assert values[True] > 0.1
+    assert set(dead[False]) == {1}
+    assert len(set(pruned[False])) == 1
+    assert values[False] < 1e-6
 
 
 def test_two_parts_end_the_pruning_by_one_eigenvalue_but_not_by_two() -> None:
@@ -274,14 +267,19 @@ def test_two_parts_end_the_pruning_by_one_eigenvalue_but_not_by_two() -> None:
 
 def test_normalized_thresholds_act_relative_to_one_another() -> None:
     params = network()
-    path, _ = trained(shrinkage(0.5, 0.02, GRAPH, refresh_every=1), params, 25)
-    masses = [sum(np.abs(kernel).sum() for kernel in kernels_of(one)) for one in (params, path[-1])]
-    assert zero_count(path[-1]) > 10
-    grown = sum(
-        np.sum(np.abs(new) > np.abs(old)) for new, old in zip(kernels_of(path[-1]), kernels_of(params), strict=True)
-    )
-    assert grown > 50
-    assert masses[1] > masses[0]
+    sizes, grown = {}, {}
+    for normalized in (True, False):
+        path, _ = trained(shrinkage(0.5, 0.005, GRAPH, normalized=normalized, refresh_every=1), params, 40)
+        before, after = (np.concatenate([k.ravel() for k in kernels_of(one)]) for one in (params, path[-1]))
+        assert np.sum(after == 0) > 10
+        assert np.linalg.norm(before - after) > 0.1 * np.linalg.norm(before)
+        sizes[normalized] = np.linalg.norm(after) / np.linalg.norm(before)
+        grown[normalized] = np.mean(np.abs(after) > np.abs(before) + 1e-6)
+    # To first order the sum of squares stays, as Σ c_ij |W_ij| = 0.
+    assert sizes[True] == pytest.approx(1, abs=0.003)
+    assert sizes[False] < 0.97
+    assert grown[True] > 0.3
+    assert grown[False] == 0
 
 
 def test_hyperparameters_from_inject_hyperparams_are_live() -> None:
@@ -364,7 +362,7 @@ X = jnp.linspace(-1, 1, 5 * SIZES[0]).reshape(5, SIZES[0])
 def test_a_linen_train_state_trains_to_exact_zeros() -> None:
     model = Mlp(SIZES[1:])
     params = model.init(jax.random.key(0), X)["params"]
-    tx = optax.chain(optax.adam(1e-2), fj.fiedler_shrinkage(0.5, 1e-2, refresh_every="auto"))
+    tx = optax.chain(optax.adam(1e-2), fj.fiedler_shrinkage(1.0, 1e-2, refresh_every="auto"))
     state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -374,7 +372,6 @@ def test_a_linen_train_state_trains_to_exact_zeros() -> None:
 
     for _ in range(40):
         state = step(state)
-    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
     metrics = fj.fiedler_metrics(state.opt_state)
     assert metrics.count == 40
     assert metrics.status == Status.CONVERGED
@@ -383,7 +380,7 @@ def test_a_linen_train_state_trains_to_exact_zeros() -> None:
 
 @pytest.mark.parametrize("read", [True, False])
 def test_an_nnx_optimizer_trains_to_exact_zeros(read: bool) -> None:
-    model = NnxMlp(SIZES[1:]) if False else NnxMlp(SIZES)
+    model = NnxMlp(SIZES)
     graph = fj.graph_from_params(nnx.state(model, nnx.Param))
     tx = optax.chain(optax.sgd(2e-2), shrinkage(1.0, 2e-2, None if read else graph, refresh_every=10))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
@@ -396,7 +393,6 @@ def test_an_nnx_optimizer_trains_to_exact_zeros(read: bool) -> None:
         step(model, optimizer)
     assert fj.fiedler_metrics(optimizer.opt_state).count == 20
     assert sum(int(jnp.sum(layer.kernel[...] == 0)) for layer in model.layers) > 10
-    assert all(jnp.all(layer.bias[...] != 0) for layer in list(model.layers)[-1:])
 
 
 def test_vmap_over_members_gives_each_its_own() -> None:
@@ -409,10 +405,11 @@ def test_vmap_over_members_gives_each_its_own() -> None:
         return tx.update(zeros(params), tx.init(params), params)[0]
 
     updates = jax.jit(jax.vmap(one))(stacked, rates)
+    alone = jax.jit(one)
     for i, params in enumerate(members):
-        tx = shrinkage(0.5, float(rates[i]), GRAPH)
-        expected, _ = stepper(tx)(zeros(params), tx.init(params), params)
-        assert_trees_close(jax.tree.map(lambda u, i=i: u[i], updates), expected, atol=1e-4)
+        expected = alone(params, rates[i])
+        assert_trees_close(jax.tree.map(lambda u, i=i: u[i], updates), expected, atol=1e-5)
+        assert zero_count(optax.apply_updates(params, expected)) > 5
 
 
 def test_a_second_step_does_not_compile_again_and_the_state_can_be_donated() -> None:
@@ -504,8 +501,6 @@ def test_a_weight_normed_kernel_is_shrunk_leaf_by_leaf() -> None:
         given["Dense_0"]["kernel"] = given["Dense_0"]["kernel"].at[2, 3].set(share * expected)
         after, _ = stepper(tx)(given, tx.init(params), params)
         np.testing.assert_allclose(after["Dense_0"]["kernel"][2, 3], moved * expected, rtol=1e-3)
-    path, _ = trained(optax.chain(optax.sgd(1.0), shrinkage(0.3, 0.3, graph, normalized=False)), params, 10)
-    assert jnp.sum(path[-1]["Dense_1"]["kernel"] == 0) > 0
 
 
 @pytest.mark.parametrize("zero", [True, False])
@@ -527,7 +522,7 @@ class Drawn:
 
     @staticmethod
     @jax.jit
-    def step(weights: jax.Array, update: jax.Array, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(weights: jax.Array, update: jax.Array, strength: jax.Array) -> Any:
         tx = shrinkage(strength, 1.0, Drawn.graph, normalized=False)
         params = {"k": weights}
         after, state = tx.update({"k": update}, tx.init(params), params)
