@@ -181,7 +181,7 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
         path = canonical_path(key_path)
         return change(update, *(values[path] for values in by_path)) if path in by_path[0] else update
 
-    return jax.tree_util.tree_map_with_path(at_leaf, updates, is_leaf=is_masked)
+    return jax.tree_util.tree_map_with_path(at_leaf, updates)
 
 
 def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float = -np.inf) -> None:

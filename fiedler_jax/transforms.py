@@ -151,9 +151,8 @@ def fiedler_shrinkage(
 
     With ``normalized=True`` coefficients have both signs and ``Σ c_ij |W_ij| = 0``, so thresholds act relative to one
     another: edges across the weakest cut shrink to zero while those inside the parts grow, and to first order the sum
-    of squares of all stays. A negative threshold, of a
-    coefficient or a strength below zero, moves an entry away from zero; one exactly at zero stays there, although by
-    symmetry either side is as good.
+    of squares of all stays. A negative threshold, of a coefficient or a strength below zero, moves an entry away from
+    zero; one exactly at zero stays there, although by symmetry either side is as good.
 
     Args:
         strength: as in `add_fiedler_penalty`.
