@@ -14,7 +14,13 @@ from fiedler_jax.fiedler import (
 from fiedler_jax.graph import EdgeBlock, NetworkGraph, UnitGroup, edge_blocks, graph_from_edges, graph_from_params
 from fiedler_jax.laplacian import Laplacian, laplacian, laplacian_from_adjacency
 from fiedler_jax.tracing import graph_from_model
-from fiedler_jax.transforms import FiedlerMetrics, FiedlerPenaltyState, add_fiedler_penalty, fiedler_metrics
+from fiedler_jax.transforms import (
+    FiedlerMetrics,
+    FiedlerPenaltyState,
+    add_fiedler_penalty,
+    fiedler_metrics,
+    fiedler_shrinkage,
+)
 
 __all__ = [
     "Bound",
@@ -42,6 +48,7 @@ __all__ = [
     "errors",
     "fiedler_metrics",
     "fiedler_pair",
+    "fiedler_shrinkage",
     "fiedler_value",
     "graph_from_edges",
     "graph_from_model",

@@ -86,7 +86,7 @@ class Fold(NamedTuple):
         next_singular = _singular(result.next_value)
         status = jnp.where(few & (result.status != Status.NOT_FINITE), Status.TOO_FEW_VERTICES, result.status)
         return result._replace(
-            values=1 - _singular(result.values),
+            values=jnp.where(few, 0, 1 - _singular(result.values)),
             vectors=jnp.where(few, 0, vectors),
             residuals=_lifted_residual(result.residuals, result.values),
             error=result.error * slope,

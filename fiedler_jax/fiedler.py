@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from fiedler_jax._folding import Fold, fold
-from fiedler_jax._paths import canonical_path
+from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.errors import HyperparameterError, VectorError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
@@ -20,6 +20,9 @@ _MOST_GROUP_ROWS = 8
 
 # The vertices of least degree that start rows point at: on wide inputs the Fiedler vector sits on one of them.
 _LEAST_DEGREES = 3
+
+# What stands for a zero weight where the derivative with respect to its magnitude is asked for.
+_NUDGE = 1e-19
 
 
 class FiedlerPair(NamedTuple):
@@ -289,15 +292,36 @@ def l1_coefficients(
     lap = laplacian(graph, params, normalized=normalized)
     rows = jnp.atleast_2d(vectors)
     blocks = block_coefficients(graph, coefficient_rows(lap, rows), coefficient_values(lap, rows))
-    # At a zero weight the derivative is zero, but not that with respect to its magnitude.
-    leaves = {
-        path: jnp.where(leaf == 0, jnp.finfo(leaf.dtype).tiny, leaf)
-        for path, leaf in kernel_leaves(graph, params).items()
-    }
-    gradients = pull_back(graph, leaves, [strength * block for block in blocks])
-    by_leaf = {path: gradient * jnp.sign(leaves[path]) for path, gradient in gradients.items()}
+    by_leaf, _ = leaf_coefficients(graph, kernel_leaves(graph, params), [strength * block for block in blocks])
     zero = jnp.zeros((), lap.dtype)
     return jax.tree_util.tree_map_with_path(lambda key_path, _: by_leaf.get(canonical_path(key_path), zero), params)
+
+
+def leaf_coefficients(
+    graph: NetworkGraph, leaves: dict[Path, Any], blocks: Sequence[jax.Array]
+) -> tuple[dict[Path, jax.Array], dict[Path, jax.Array]]:
+    """What ``Σ c_ij a_ij`` is near each entry w of each of the `kernel_leaves`: ``c |w| + s w`` with these c and s.
+
+    A nonzero entry has the derivative with respect to its magnitude, and no slope s. At a zero one the derivatives to
+    both sides, all zeros of the leaves nudged at once, tell a kink (c, what a plain kernel has there) from a slope
+    (s, what B of ``W + B A`` has where W is not zero).
+    """
+
+    def beside_zero(sign: int) -> dict[Path, jax.Array]:
+        # A nudge so small that it changes no sign, and so large that its products do not underflow.
+        nudged = {
+            path: jnp.where(leaf == 0, sign * max(float(jnp.finfo(leaf.dtype).tiny), _NUDGE), leaf)
+            for path, leaf in leaves.items()
+        }
+        return pull_back(graph, nudged, blocks)
+
+    above, below = beside_zero(1), beside_zero(-1)
+    kinks, slopes = {}, {}
+    for path, leaf in leaves.items():
+        up, down = above[path], below[path]
+        kinks[path] = jnp.where(leaf == 0, (up - down) / 2, up * jnp.sign(leaf))
+        slopes[path] = jnp.where(leaf == 0, (up + down) / 2, 0)
+    return kinks, slopes
 
 
 def coefficient_rows(lap: Laplacian, vectors: jax.Array) -> jax.Array:

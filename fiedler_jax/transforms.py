@@ -1,70 +1,16 @@
 """Optax gradient transformations that regularize the Fiedler value."""
 
-from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.core import Tracer
 
-from fiedler_jax._paths import canonical_path, is_masked
-from fiedler_jax.eigen import Davidson, EigenResult, Solver, is_usable
-from fiedler_jax.errors import HyperparameterError, MissingParamsError, StateNotFoundError
-from fiedler_jax.fiedler import (
-    block_coefficients,
-    check_num_eigenvalues,
-    coefficient_rows,
-    laplacian_eigenpairs,
-)
-from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves, pull_back
-from fiedler_jax.laplacian import Laplacian, laplacian
-
-Strength = jax.typing.ArrayLike | optax.Schedule
-Scale = Literal["vertices", "unit"]
-Refresh = jax.typing.ArrayLike | Literal["auto"]
-
-# With refresh_every="auto": the share of the Fiedler value by which the Rayleigh quotient of the last vector may exceed
-# it when the next one is found, and the most updates from one to the next.
-_DRIFT = 0.01
-_LONGEST_INTERVAL = 100
-
-
-class FiedlerPenaltyState(NamedTuple):
-    """State of `add_fiedler_penalty`: arrays of fixed shape, none of parameter size.
-
-    Values are those of the last refresh that gave a usable vector. Floating fields are float32, or float64 where a
-    kernel is.
-
-    Attributes:
-        count: updates so far.
-        vectors: rows y (k, n) from which the edge coefficients are made: the eigenvectors of λ2 to λ(k+1), times
-            ``D^-1/2`` if normalized.
-        values: the eigenvalues λ2 to λ(k+1), shape (k,).
-        residual: the residual of the Fiedler pair.
-        ipr: inverse participation ratio of the Fiedler vector.
-        mean_coefficient: mean over the edges of ``|d(λ2 + … + λ(k+1))/d|W_ij||``, times the scale.
-        strength: the strength used in the last update.
-        status: `Status` of the last solve.
-        skipped: updates left without a penalty, because the strength was not finite or no usable vector was found.
-        refreshes: solves so far.
-        interval: with ``refresh_every="auto"``, the updates from the last refresh to the next.
-        next_refresh: with ``refresh_every="auto"``, the count at which that is due.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    vectors: jax.Array
-    values: jax.Array
-    residual: jax.Array
-    ipr: jax.Array
-    mean_coefficient: jax.Array
-    strength: jax.Array
-    status: jax.Array
-    skipped: jax.Array
-    refreshes: jax.Array
-    interval: jax.Array
-    next_refresh: jax.Array
+from fiedler_jax._refresh import FiedlerPenaltyState, Penalty, Refresh, Scale, Scheduled, map_kernels
+from fiedler_jax.eigen import Davidson, Solver
+from fiedler_jax.errors import StateNotFoundError
+from fiedler_jax.fiedler import leaf_coefficients
+from fiedler_jax.graph import NetworkGraph, pull_back
 
 
 class FiedlerMetrics(NamedTuple):
@@ -93,7 +39,7 @@ class FiedlerMetrics(NamedTuple):
 
 
 def add_fiedler_penalty(
-    strength: Strength,
+    strength: Scheduled,
     graph: NetworkGraph | None = None,
     *,
     normalized: bool = True,
@@ -151,60 +97,126 @@ def add_fiedler_penalty(
         >>> print(f"{fj.fiedler_metrics(state).value:.4f}")
         0.8509
     """
-    _check_settings(strength, refresh_every, scale)
-    num = 1 if num_eigenvalues is None else check_num_eigenvalues(num_eigenvalues)
-    adaptive = isinstance(refresh_every, str)
-
-    def network(params: Any) -> NetworkGraph:
-        return graph_from_params(params) if graph is None else graph
-
-    def factor(net: NetworkGraph) -> int:
-        return net.num_vertices if scale == "vertices" else 1
-
-    def init_fn(params: optax.Params) -> FiedlerPenaltyState:
-        # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
-        if not jax.tree.leaves(params, is_leaf=is_masked):
-            return _initial_state(graph.num_vertices if graph else 0, num, jnp.dtype(jnp.float32))
-        net = network(params)
-        return _initial_state(net.num_vertices, num, compute_dtype(kernel_leaves(net, params).values()))
+    penalty = Penalty(
+        "add_fiedler_penalty",
+        strength,
+        graph,
+        normalized,
+        num_eigenvalues,
+        refresh_every,
+        solver,
+        scale,
+        ignore_isolated,
+    )
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, FiedlerPenaltyState]:
         del extra_args
-        if params is None:
-            raise MissingParamsError(
-                "add_fiedler_penalty needs the parameters. Call tx.update(updates, state, params)."
-            )
-        net = network(params)
+        (net, leaves, coefficients), state = penalty.step(state, params)
+        gradients = pull_back(net, leaves, coefficients)
+        return map_kernels(lambda update, gradient: update + gradient.astype(update.dtype), updates, gradients), state
 
-        def refreshed(state: FiedlerPenaltyState) -> FiedlerPenaltyState:
-            lap = laplacian(net, params, normalized=normalized)
-            init = _warm_start(lap, state.vectors)
-            pairs = laplacian_eigenpairs(lap, num, init, solver=solver, ignore_isolated=ignore_isolated)
-            found = _refreshed_state(net, lap, pairs, factor(net), state)
-            return _scheduled(found, lap, pairs, init) if adaptive else found
+    return optax.GradientTransformationExtraArgs(penalty.init, update_fn)
 
-        # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
-        params = jax.lax.stop_gradient(params)
-        due = state.count >= state.next_refresh if adaptive else state.count % refresh_every == 0
-        if isinstance(refresh_every, int) and refresh_every == 1:
-            state = refreshed(state)
-        else:
-            state = jax.lax.cond(due, refreshed, lambda same: same, state)
-        now = jnp.asarray(strength(state.count) if callable(strength) else strength, state.values.dtype)
-        # The inverse participation ratio of a vector is positive, so it is zero until one has been found.
-        usable = jnp.isfinite(now) & (state.ipr > 0)
-        weight = jnp.where(usable, now * factor(net), 0)
-        coefficients = block_coefficients(net, state.vectors, _shared_values(state.values, normalized))
-        updates = _add_to_kernels(updates, net, params, [weight * block for block in coefficients])
-        return updates, state._replace(
-            count=optax.safe_increment(state.count),
-            strength=now,
-            skipped=state.skipped + jnp.where(usable, 0, 1).astype(jnp.int32),
-        )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+def fiedler_shrinkage(
+    strength: Scheduled,
+    learning_rate: Scheduled,
+    graph: NetworkGraph | None = None,
+    *,
+    normalized: bool = True,
+    num_eigenvalues: int | None = None,
+    refresh_every: Refresh = 100,
+    solver: Solver = Davidson(),
+    scale: Scale = "vertices",
+    ignore_isolated: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    """Shrink weights by the proximal step of ``strength · λ2`` after the optimizer's own: pruned ones are exactly zero.
+
+    The counterpart of `add_fiedler_penalty` that stands last in a chain, where it meets the final updates u. The
+    weights w do not go to x = w + u but to the minimum of ``½ |z - x|² + Σ t_ij |z_ij|``, that is to
+
+        ``z = sign(x) · max(|x| - t, 0)``  with  ``t_ij = learning_rate · strength · n · c_ij``
+
+    where ``c_ij = dλ2/d|W_ij|`` are the effective L1 coefficients of the last refresh, also for entries which are zero:
+    those stay zero unless an update outweighs their threshold. Where no entry changes its sign, that is what
+    `add_fiedler_penalty` before ``optax.sgd(learning_rate)`` does. Momentum and adaptive scaling do not touch the
+    thresholds, as they do not touch the decay of `optax.adamw`.
+
+    With ``normalized=False`` no coefficient is negative: every edge shrinks, and those across the weakest cut most. A
+    vertex that has lost all its edges is left out from the next refresh on, and λ2 is that of the rest. Once the graph
+    has fallen into parts of several vertices, λ2 = 0 and all its coefficients inside the parts are zero: what is zero
+    between them stays zero, but nothing more is pruned. With ``num_eigenvalues=k`` that comes after k such splits.
+
+    With ``normalized=True`` coefficients have both signs and ``Σ c_ij |W_ij| = 0``, so thresholds act relative to one
+    another: edges across the weakest cut shrink to zero while those inside the parts grow, and to first order the sum
+    of squares of all stays. A negative threshold, of a coefficient or a strength below zero, moves an entry away from
+    zero; one exactly at zero stays there, although by symmetry either side is as good.
+
+    Args:
+        strength: as in `add_fiedler_penalty`.
+        learning_rate: the one that the optimizer was given: a number, a traced scalar or a schedule of the update
+            count. An update at which it is negative or not finite is left as it is and counted in the state's
+            `skipped`.
+        graph: as in `add_fiedler_penalty`. Where it makes a kernel of several leaves, the proximal step is taken for
+            each entry of each leaf by itself: of what the penalty is near it (``c |w|``, at zero ``c |w| + s w``), the
+            derivative s without a kink is followed as a gradient. A zero in such a leaf need not be a missing edge.
+        normalized: as in `add_fiedler_penalty`.
+        num_eigenvalues: as in `add_fiedler_penalty`.
+        refresh_every: as in `add_fiedler_penalty`.
+        solver: as in `add_fiedler_penalty`.
+        scale: as in `add_fiedler_penalty`; without the n above if "unit".
+        ignore_isolated: as in `add_fiedler_penalty`.
+
+    Returns:
+        A transformation to put after all others, as in ``optax.chain(optax.sgd(lr), fiedler_shrinkage(..., lr))``; read
+        its quantities with `fiedler_metrics`. Updates keep their dtype unless it is narrower than the parameter's, in
+        which an update of exactly -w might not exist.
+
+    Raises:
+        HyperparameterError: a setting out of range, such as a learning rate (or a schedule's first value) that is NaN
+            or negative.
+        MissingParamsError: update was called without parameters.
+        FiedlerError: the graph cannot be read off the parameters, or does not fit them.
+
+    Source: Parikh & Boyd, "Proximal Algorithms", Foundations and Trends in Optimization 1 (2014), section 4.2, applied
+    to the structurally weighted L1 penalty of Tam & Dunson, ICML 2020, section 4.3 (arXiv 2003.00992).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, fiedler_jax as fj
+        >>> params = {"Dense_0": {"kernel": jnp.array([[2.0, 0.3], [0.2, -1.0]])}}
+        >>> tx = optax.chain(optax.sgd(0.1), fj.fiedler_shrinkage(0.5, 0.1, normalized=False))
+        >>> state, gradient = tx.init(params), jax.tree.map(jnp.zeros_like, params)
+        >>> for _ in range(2):
+        ...     updates, state = jax.jit(tx.update)(gradient, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(params["Dense_0"]["kernel"] == 0)
+        [[False  True]
+         [ True False]]
+    """
+    penalty = Penalty(
+        "fiedler_shrinkage",
+        strength,
+        graph,
+        normalized,
+        num_eigenvalues,
+        refresh_every,
+        solver,
+        scale,
+        ignore_isolated,
+        learning_rate,
+    )
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, FiedlerPenaltyState]:
+        del extra_args
+        (net, leaves, coefficients), state = penalty.step(state, params)
+        thresholds, slopes = leaf_coefficients(net, leaves, coefficients)
+        return map_kernels(_shrunk, updates, leaves, thresholds, slopes), state
+
+    return optax.GradientTransformationExtraArgs(penalty.init, update_fn)
 
 
 def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
@@ -231,8 +243,8 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
     ]
     if len(found) != 1:
         raise StateNotFoundError(
-            f"The optimizer state holds {len(found)} states of add_fiedler_penalty, not one. Pass the part of the "
-            "state that belongs to the one to read."
+            f"The optimizer state holds {len(found)} states of add_fiedler_penalty or fiedler_shrinkage, not one. Pass "
+            "the part of the state that belongs to the one to read."
         )
     # An nnx.Optimizer wraps each array in a Variable, whose only leaf it is.
     state = jax.tree.map(lambda field: jax.tree.leaves(field)[0], found[0], is_leaf=lambda n: n is not found[0])
@@ -248,96 +260,13 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
     )
 
 
-def _check_settings(strength: Strength, refresh_every: Any, scale: str) -> None:
-    if scale not in ("vertices", "unit"):
-        raise HyperparameterError(f"scale must be 'vertices' or 'unit', not {scale!r}.")
-    whole = refresh_every == "auto" if isinstance(refresh_every, str) else _is_whole(refresh_every)
-    if not whole:
-        raise HyperparameterError(f"refresh_every must be an integer of at least 1 or 'auto', not {refresh_every!r}.")
-    first = strength(jnp.zeros((), jnp.int32)) if callable(strength) else strength
-    if not isinstance(first, Tracer) and not np.isfinite(first):
-        what = "The strength schedule's first value" if callable(strength) else "strength"
-        raise HyperparameterError(f"{what} is {first}; it must be a finite number (a negative one is allowed).")
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, Tracer) or (number == int(number) and number >= 1)
-
-
-def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) -> FiedlerPenaltyState:
-    # One array per field, since donating the state would give away a shared one twice.
-    return FiedlerPenaltyState(
-        count=jnp.zeros((), jnp.int32),
-        vectors=jnp.zeros((num_eigenvalues, num_vertices), dtype),
-        values=jnp.zeros(num_eigenvalues, dtype),
-        residual=jnp.zeros((), dtype),
-        ipr=jnp.zeros((), dtype),
-        mean_coefficient=jnp.zeros((), dtype),
-        strength=jnp.zeros((), dtype),
-        status=jnp.zeros((), jnp.int32),
-        skipped=jnp.zeros((), jnp.int32),
-        refreshes=jnp.zeros((), jnp.int32),
-        interval=jnp.ones((), jnp.int32),
-        next_refresh=jnp.zeros((), jnp.int32),
-    )
-
-
-def _warm_start(lap: Laplacian, rows: jax.Array) -> jax.Array:
-    """Fiedler vectors near the last ones: ``D^1/2 y`` with the present degrees, if normalized."""
-    return rows * jnp.sqrt(lap.degrees) if lap.normalized else rows
-
-
-def _shared_values(values: jax.Array, normalized: bool) -> jax.Array:
-    """The λ in ``(y_i - y_j)² - λ (y_i² + y_j²)``: only normalized coefficients have that term."""
-    return values if normalized else jnp.zeros_like(values)
-
-
-def _refreshed_state(
-    graph: NetworkGraph, lap: Laplacian, pairs: EigenResult, factor: int, old: FiedlerPenaltyState
-) -> FiedlerPenaltyState:
-    """The state after a solve; one that gave no usable vectors only changes the status."""
-    rows = coefficient_rows(lap, pairs.vectors)
-    values = _shared_values(pairs.values, lap.normalized)
-    total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
-    found = {
-        "vectors": rows,
-        "values": pairs.values,
-        "residual": pairs.residuals[0],
-        "ipr": jnp.sum(pairs.vectors[0] ** 4),
-        "mean_coefficient": factor * total / graph.num_edges,
-    }
-    usable = is_usable(pairs.status)
-    kept = {name: jnp.where(usable, new, getattr(old, name)) for name, new in found.items()}
-    return old._replace(**kept, status=pairs.status, refreshes=optax.safe_increment(old.refreshes))
-
-
-def _scheduled(state: FiedlerPenaltyState, lap: Laplacian, pairs: EigenResult, last: jax.Array) -> FiedlerPenaltyState:
-    """The state with the next refresh set by how far the last vectors had drifted, as an integrator sets its step.
-
-    What counts is the excess of their Rayleigh quotients over the eigenvalues: it grows with the square of the drift,
-    sees a level crossing (which leaves a small residual), and does not mind which vector of a multiple eigenvalue the
-    penalty follows.
-    """
-    squared = jnp.sum(last**2, axis=1)
-    known = jnp.all(squared > 0)
-    found = jnp.sum(pairs.values)
-    excess = jnp.sum(lap.quadratic_form(last) / jnp.where(squared > 0, squared, 1)) - found
-    allowed = _DRIFT * found + len(last) * pairs.floor
-    change = 0.9 * jnp.sqrt(allowed / jnp.maximum(excess, jnp.finfo(lap.dtype).tiny))
-    change = jnp.where(known, jnp.clip(change, 0.125, 2), 1)
-    interval = jnp.where(is_usable(pairs.status), jnp.round(state.interval * change), state.interval)
-    interval = jnp.clip(interval, 1, _LONGEST_INTERVAL).astype(jnp.int32)
-    return state._replace(interval=interval, next_refresh=state.count + interval)
-
-
-def _add_to_kernels(
-    updates: optax.Updates, graph: NetworkGraph, params: Any, coefficients: Iterable[jax.Array]
-) -> optax.Updates:
-    """Updates with the derivative of ``Σ c_ij a_ij`` added at every kernel of the graph, in the updates' own dtypes."""
-    added = pull_back(graph, kernel_leaves(graph, params), tuple(coefficients))
-
-    def at_leaf(key_path: Any, update: Any) -> Any:
-        gradient = added.get(canonical_path(key_path))
-        return update if gradient is None else update + gradient.astype(update.dtype)
-
-    return jax.tree_util.tree_map_with_path(at_leaf, updates, is_leaf=is_masked)
+def _shrunk(update: jax.Array, weight: jax.Array, threshold: jax.Array, slope: jax.Array) -> jax.Array:
+    """The update after which w + u has moved by -s and then by t towards zero (away, if negative), at most to zero."""
+    # No update in a narrower dtype than the parameter's is sure to hold -w, which alone leaves an exact zero.
+    dtype = jnp.result_type(update, weight)
+    wide = jnp.result_type(dtype, threshold)
+    w = weight.astype(wide)
+    u = update.astype(wide) - slope
+    # Bounds on the update, not on the point: -w is exact, and rounding to the update's dtype crosses no zero.
+    at_most_to_zero = [jnp.maximum(u - threshold, -w), jnp.minimum(u + threshold, -w)]
+    return jnp.select([w + u > 0, w + u < 0], at_most_to_zero, u).astype(dtype)

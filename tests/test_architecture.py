@@ -24,9 +24,10 @@ FLOORS = {
     "eigen": 5,
     "_folding": 6,
     "fiedler": 7,
-    "transforms": 8,
+    "_refresh": 8,
     "certificate": 8,
-    "__init__": 9,
+    "transforms": 9,
+    "__init__": 10,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -158,13 +158,21 @@ def test_singular_values_near_zero(noise: float, dtype: str) -> None:
     assert abs(float(pair.value) - value) <= tol * value + 8 * eps
 
 
-def test_a_half_with_too_few_connected_vertices_says_so(x64: None) -> None:
-    # All units of the smaller half are dead but two: with the null vector that leaves one eigenvalue, and no guard.
-    dead = tuple((1, unit) for unit in range(23)) + tuple((3, unit) for unit in range(8))
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_half_with_too_few_connected_vertices_says_so(left: int, x64: None) -> None:
+    dead = tuple((1, unit) for unit in range(24)) + tuple((3, unit) for unit in range(9 - left))
     weights = kernels(dead=dead)
     found = solve(reference.chain_params(weights, "float64"), ignore_isolated=True)
-    assert found.status == Status.TOO_FEW_VERTICES
-    assert not np.any(found.vectors)
+    adjacency = reference.chain_adjacency(weights)
+    linked = adjacency.any(axis=1)
+    spectrum = reference.spectrum(adjacency[np.ix_(linked, linked)], True)
+    if left == 1:
+        # The null vector is all there is of a star's hub; the other eigenvalues live on its leaves.
+        assert found.status == Status.TOO_FEW_VERTICES
+        assert not np.any(found.vectors)
+        return
+    assert found.status == Status.CONVERGED
+    np.testing.assert_allclose([found.values[0], found.next_value], spectrum[1:3], rtol=1e-9)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -23,6 +23,8 @@ from fiedler_jax.eigen._lanczos import _step
 VERTICES = 24
 # The second net is deeper than it is wide, so that its groups of units bring many start rows.
 NETS = [(16, 12, 8, 4), (5,) * 7]
+# The smaller half of the first net: its layers of 12 and 4 units. Normalized, only it is worked on.
+FOLDED = np.r_[16:28, 36:40]
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 BOTH = pytest.mark.parametrize("normalized", [False, True])
@@ -194,6 +196,10 @@ def check(
         values = reference.spectrum(adjacency[connected][:, connected], normalized)
     else:
         values = reference.spectrum(adjacency, normalized)
+    if normalized and isinstance(drawn, Net) and drawn.sizes == NETS[0] and np.sum(adjacency.any(axis=1)[FOLDED]) < 2:
+        # One unit is left of the half that the solver works on, whose only vector is the null vector.
+        assert pair.status == Status.TOO_FEW_VERTICES
+        return
     assert_never_wrong_in_silence(pair, values, dtype, solver.max_iterations)
     if len(values) > 1:
         assert_the_vector_is_as_described(pair, adjacency, normalized)

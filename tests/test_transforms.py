@@ -18,42 +18,14 @@ import pytest
 import reference
 from flax import nnx
 from flax.training.train_state import TrainState
+from stepping import DENSE, GRAPH, SIZES, VERTICES, assert_trees_close, network, stepper, zeros
 
 import fiedler_jax as fj
 from fiedler_jax import Status, errors
 
 pytestmark = pytest.mark.crossed
 BOTH = pytest.mark.parametrize("normalized", [False, True])
-SIZES = (12, 8, 6, 4)
-VERTICES = sum(SIZES)
-
-
-def network(dtype: str = "float32", seed: int = 0) -> Any:
-    return jax.tree.map(jnp.asarray, reference.chain_params(reference.random_kernels(SIZES, seed), dtype))
-
-
-def zeros(params: Any) -> Any:
-    return jax.tree.map(jnp.zeros_like, params)
-
-
-GRAPH = fj.graph_from_params(network())
-
-
-@functools.cache
-def stepper(tx: optax.GradientTransformation) -> Any:
-    """One compiled update for each transformation."""
-    return jax.jit(lambda updates, state, params: tx.update(updates, state, params))
-
-
-# Where the solver is not the point the dense one serves: it compiles several times faster than the default.
-DENSE = fj.Dense()
 SHARED = fj.add_fiedler_penalty(0.1, GRAPH, solver=DENSE)
-
-
-def assert_trees_close(a: Any, b: Any, **tolerance: float) -> None:
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(np.asarray(x, np.float64), np.asarray(y, np.float64), **tolerance)
 
 
 @BOTH

@@ -26,7 +26,8 @@ class Status(enum.IntEnum):
     ACCURACY_FLOOR: residuals are at the rounding level of the dtype, which does not reach the tolerance: the values
         are only known to an absolute accuracy of that level (a disconnected graph's zero, for one).
     NOT_FINITE: the operator holds NaN or infinite numbers; values and vectors are NaN.
-    TOO_FEW_VERTICES: there is no eigenvalue besides the null vector's; values and vectors are zero.
+    TOO_FEW_VERTICES: there is no eigenvalue besides the null vector's, or, where a graph in two colours is solved on
+        the smaller half of its vertices, too few of these have an edge; values and vectors are zero.
     """
 
     CONVERGED = 0
@@ -70,7 +71,7 @@ _REMEDIES = {
     "upper bound. Allow more (max_iterations), ask for less (tol), or use float64",
     Status.NOT_FINITE: "a weight is NaN or infinite. Look for the training step that made it so",
     Status.TOO_FEW_VERTICES: "there is no eigenvalue to be had. The graph has too few vertices (with ignore_isolated, "
-    "too few that have an edge) for as many eigenvalues",
+    "too few that have an edge), or every other of its layers has, for as many eigenvalues",
 }
 
 

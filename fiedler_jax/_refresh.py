@@ -1,0 +1,265 @@
+"""What the transformations share: a penalty frozen from one refresh to the next, and its state."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from fiedler_jax._paths import Path, canonical_path, is_masked
+from fiedler_jax.eigen import EigenResult, Solver, is_usable
+from fiedler_jax.errors import HyperparameterError, MissingParamsError
+from fiedler_jax.fiedler import (
+    block_coefficients,
+    check_num_eigenvalues,
+    coefficient_rows,
+    laplacian_eigenpairs,
+)
+from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves
+from fiedler_jax.laplacian import Laplacian, laplacian
+
+Scheduled = jax.typing.ArrayLike | optax.Schedule
+Scale = Literal["vertices", "unit"]
+Refresh = jax.typing.ArrayLike | Literal["auto"]
+
+# With refresh_every="auto": the share of the Fiedler value by which the Rayleigh quotient of the last vector may exceed
+# it when the next one is found, and the most updates from one to the next.
+_DRIFT = 0.01
+_LONGEST_INTERVAL = 100
+
+
+class FiedlerPenaltyState(NamedTuple):
+    """State of `add_fiedler_penalty` and of `fiedler_shrinkage`: arrays of fixed shape, none of parameter size.
+
+    Values are those of the last refresh that gave a usable vector. Floating fields are float32, or float64 where a
+    kernel is.
+
+    Attributes:
+        count: updates so far.
+        vectors: rows y (k, n) from which the edge coefficients are made: the eigenvectors of λ2 to λ(k+1), times
+            ``D^-1/2`` if normalized.
+        values: the eigenvalues λ2 to λ(k+1), shape (k,).
+        residual: the residual of the Fiedler pair.
+        ipr: inverse participation ratio of the Fiedler vector.
+        mean_coefficient: mean over the edges of ``|d(λ2 + … + λ(k+1))/d|W_ij||``, times the scale.
+        strength: the strength used in the last update.
+        status: `Status` of the last solve.
+        skipped: updates left without a penalty, because the strength (or the learning rate that `fiedler_shrinkage`
+            takes) was out of range or no usable vector was found.
+        refreshes: solves so far.
+        interval: with ``refresh_every="auto"``, the updates from the last refresh to the next.
+        next_refresh: with ``refresh_every="auto"``, the count at which that is due.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    vectors: jax.Array
+    values: jax.Array
+    residual: jax.Array
+    ipr: jax.Array
+    mean_coefficient: jax.Array
+    strength: jax.Array
+    status: jax.Array
+    skipped: jax.Array
+    refreshes: jax.Array
+    interval: jax.Array
+    next_refresh: jax.Array
+
+
+class Frozen(NamedTuple):
+    """The penalty at one update: ``Σ c_ij a_ij`` over the edges of a graph.
+
+    Attributes:
+        graph: the graph.
+        leaves: the parameter leaves its edges are made of, by path.
+        coefficients: the c_ij of each edge block, scaled by all there is to scale them; zero if the update is skipped.
+    """
+
+    graph: NetworkGraph
+    leaves: dict[Path, Any]
+    coefficients: list[jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Penalty:
+    """The settings of a transformation, checked: those of `add_fiedler_penalty`, and two more.
+
+    Attributes:
+        transformation: its name, for messages.
+        learning_rate: multiplies the penalty but is not part of its strength; an update at which it is negative or not
+            finite is skipped.
+    """
+
+    transformation: str
+    strength: Scheduled
+    graph: NetworkGraph | None
+    normalized: bool
+    num_eigenvalues: int | None
+    refresh_every: Refresh
+    solver: Solver
+    scale: Scale
+    ignore_isolated: bool
+    learning_rate: Scheduled = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("vertices", "unit"):
+            raise HyperparameterError(f"scale must be 'vertices' or 'unit', not {self.scale!r}.")
+        every = self.refresh_every
+        if not (every == "auto" if isinstance(every, str) else _is_whole(every)):
+            raise HyperparameterError(f"refresh_every must be an integer of at least 1 or 'auto', not {every!r}.")
+        _check_scheduled("strength", self.strength, "it must be a finite number (a negative one is allowed).")
+        _check_scheduled(
+            "learning_rate",
+            self.learning_rate,
+            "it must be a finite number of at least 0. Pass the one that the optimizer before it was given, such as "
+            "optax.sgd(learning_rate); the sign of the step is the optimizer's business.",
+            least=0,
+        )
+        if self.num_eigenvalues is not None:
+            check_num_eigenvalues(self.num_eigenvalues)
+
+    def init(self, params: optax.Params) -> FiedlerPenaltyState:
+        """The state before the first update."""
+        # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
+        if not jax.tree.leaves(params, is_leaf=is_masked):
+            return _initial_state(self.graph.num_vertices if self.graph else 0, self._num, jnp.dtype(jnp.float32))
+        net = self._network(params)
+        return _initial_state(net.num_vertices, self._num, compute_dtype(kernel_leaves(net, params).values()))
+
+    def step(self, state: FiedlerPenaltyState, params: optax.Params | None) -> tuple[Frozen, FiedlerPenaltyState]:
+        """The penalty for one update, found anew if that is due, and the state after it."""
+        if params is None:
+            raise MissingParamsError(
+                f"{self.transformation} needs the parameters. Call tx.update(updates, state, params)."
+            )
+        # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
+        params = jax.lax.stop_gradient(params)
+        net = self._network(params)
+        every = self.refresh_every
+        if isinstance(every, int) and every == 1:
+            state = self._refreshed(net, params, state)
+        else:
+            due = state.count >= state.next_refresh if isinstance(every, str) else state.count % every == 0
+            state = jax.lax.cond(due, lambda old: self._refreshed(net, params, old), lambda same: same, state)
+        strength, rate = (_at(state.count, one, state.values.dtype) for one in (self.strength, self.learning_rate))
+        # The inverse participation ratio of a vector is positive, so it is zero until one has been found.
+        usable = jnp.isfinite(strength) & jnp.isfinite(rate) & (rate >= 0) & (state.ipr > 0)
+        weight = jnp.where(usable, rate * strength * self._factor(net), 0)
+        blocks = block_coefficients(net, state.vectors, _shared_values(state.values, self.normalized))
+        after = state._replace(
+            count=optax.safe_increment(state.count),
+            strength=strength,
+            skipped=state.skipped + jnp.where(usable, 0, 1).astype(jnp.int32),
+        )
+        return Frozen(net, kernel_leaves(net, params), [weight * block for block in blocks]), after
+
+    @property
+    def _num(self) -> int:
+        return 1 if self.num_eigenvalues is None else int(self.num_eigenvalues)
+
+    def _network(self, params: Any) -> NetworkGraph:
+        return graph_from_params(params) if self.graph is None else self.graph
+
+    def _factor(self, net: NetworkGraph) -> int:
+        return net.num_vertices if self.scale == "vertices" else 1
+
+    def _refreshed(self, net: NetworkGraph, params: Any, state: FiedlerPenaltyState) -> FiedlerPenaltyState:
+        lap = laplacian(net, params, normalized=self.normalized)
+        init = _warm_start(lap, state.vectors)
+        pairs = laplacian_eigenpairs(lap, self._num, init, solver=self.solver, ignore_isolated=self.ignore_isolated)
+        found = _refreshed_state(net, lap, pairs, self._factor(net), state)
+        return _scheduled(found, lap, pairs, init) if isinstance(self.refresh_every, str) else found
+
+
+def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: dict[Path, Any]) -> optax.Updates:
+    """Updates with those of kernels changed: ``change(update, *what each of by_path holds for it)``."""
+
+    def at_leaf(key_path: Any, update: Any) -> Any:
+        path = canonical_path(key_path)
+        return change(update, *(values[path] for values in by_path)) if path in by_path[0] else update
+
+    return jax.tree_util.tree_map_with_path(at_leaf, updates)
+
+
+def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float = -np.inf) -> None:
+    first: Any = value(jnp.zeros((), jnp.int32)) if callable(value) else value
+    if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= least):
+        what = f"The {name} schedule's first value" if callable(value) else name
+        raise HyperparameterError(f"{what} is {first}; {requirement}")
+
+
+def _at(count: jax.Array, value: Scheduled, dtype: Any) -> jax.Array:
+    return jnp.asarray(value(count) if callable(value) else value, dtype)
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Tracer) or (number == int(number) and number >= 1)
+
+
+def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) -> FiedlerPenaltyState:
+    # One array per field, since donating the state would give away a shared one twice.
+    return FiedlerPenaltyState(
+        count=jnp.zeros((), jnp.int32),
+        vectors=jnp.zeros((num_eigenvalues, num_vertices), dtype),
+        values=jnp.zeros(num_eigenvalues, dtype),
+        residual=jnp.zeros((), dtype),
+        ipr=jnp.zeros((), dtype),
+        mean_coefficient=jnp.zeros((), dtype),
+        strength=jnp.zeros((), dtype),
+        status=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        refreshes=jnp.zeros((), jnp.int32),
+        interval=jnp.ones((), jnp.int32),
+        next_refresh=jnp.zeros((), jnp.int32),
+    )
+
+
+def _warm_start(lap: Laplacian, rows: jax.Array) -> jax.Array:
+    """Fiedler vectors near the last ones: ``D^1/2 y`` with the present degrees, if normalized."""
+    return rows * jnp.sqrt(lap.degrees) if lap.normalized else rows
+
+
+def _shared_values(values: jax.Array, normalized: bool) -> jax.Array:
+    """The λ in ``(y_i - y_j)² - λ (y_i² + y_j²)``: only normalized coefficients have that term."""
+    return values if normalized else jnp.zeros_like(values)
+
+
+def _refreshed_state(
+    graph: NetworkGraph, lap: Laplacian, pairs: EigenResult, factor: int, old: FiedlerPenaltyState
+) -> FiedlerPenaltyState:
+    """The state after a solve; one that gave no usable vectors only changes the status."""
+    rows = coefficient_rows(lap, pairs.vectors)
+    values = _shared_values(pairs.values, lap.normalized)
+    total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
+    found = {
+        "vectors": rows,
+        "values": pairs.values,
+        "residual": pairs.residuals[0],
+        "ipr": jnp.sum(pairs.vectors[0] ** 4),
+        "mean_coefficient": factor * total / graph.num_edges,
+    }
+    usable = is_usable(pairs.status)
+    kept = {name: jnp.where(usable, new, getattr(old, name)) for name, new in found.items()}
+    return old._replace(**kept, status=pairs.status, refreshes=optax.safe_increment(old.refreshes))
+
+
+def _scheduled(state: FiedlerPenaltyState, lap: Laplacian, pairs: EigenResult, last: jax.Array) -> FiedlerPenaltyState:
+    """The state with the next refresh set by how far the last vectors had drifted, as an integrator sets its step.
+
+    What counts is the excess of their Rayleigh quotients over the eigenvalues: it grows with the square of the drift,
+    sees a level crossing (which leaves a small residual), and does not mind which vector of a multiple eigenvalue the
+    penalty follows.
+    """
+    squared = jnp.sum(last**2, axis=1)
+    known = jnp.all(squared > 0)
+    found = jnp.sum(pairs.values)
+    excess = jnp.sum(lap.quadratic_form(last) / jnp.where(squared > 0, squared, 1)) - found
+    allowed = _DRIFT * found + len(last) * pairs.floor
+    change = 0.9 * jnp.sqrt(allowed / jnp.maximum(excess, jnp.finfo(lap.dtype).tiny))
+    change = jnp.where(known, jnp.clip(change, 0.125, 2), 1)
+    interval = jnp.where(is_usable(pairs.status), jnp.round(state.interval * change), state.interval)
+    interval = jnp.clip(interval, 1, _LONGEST_INTERVAL).astype(jnp.int32)
+    return state._replace(interval=interval, next_refresh=state.count + interval)

@@ -1,0 +1,40 @@
+"""A small chain, and what tests of transformations do with it."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import reference
+
+import fiedler_jax as fj
+
+SIZES = (12, 8, 6, 4)
+VERTICES = sum(SIZES)
+
+
+def network(dtype: str = "float32", seed: int = 0) -> Any:
+    return jax.tree.map(jnp.asarray, reference.chain_params(reference.random_kernels(SIZES, seed), dtype))
+
+
+def zeros(params: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+GRAPH = fj.graph_from_params(network())
+# Where the solver is not the point the dense one serves: it compiles several times faster than the default.
+DENSE = fj.Dense()
+
+
+@functools.cache
+def stepper(tx: optax.GradientTransformation) -> Any:
+    """One compiled update for each transformation."""
+    return jax.jit(lambda updates, state, params: tx.update(updates, state, params))
+
+
+def assert_trees_close(a: Any, b: Any, **tolerance: Any) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x, np.float64), np.asarray(y, np.float64), **tolerance)
