@@ -58,7 +58,7 @@ def test_eigenpairs_are_those_of_the_whole_laplacian(case: str, num: int, dtype:
     dense = reference.dense_laplacian(reference.chain_adjacency([k.astype(float) for k in weights]), True)
     spectrum = np.linalg.eigvalsh(dense)
     found = solve(reference.chain_params(weights, dtype), num=num)
-    tol, eps = (1e-6, np.finfo(dtype).eps) if dtype == "float32" else (1e-9, np.finfo(dtype).eps)
+    tol, eps = 1e-6 if dtype == "float32" else 1e-9, float(np.finfo(dtype).eps)
     vectors, values = np.asarray(found.vectors, float), np.asarray(found.values, float)
 
     assert fj.eigen.is_usable(found.status)

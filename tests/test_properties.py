@@ -196,7 +196,12 @@ def check(
         values = reference.spectrum(adjacency[connected][:, connected], normalized)
     else:
         values = reference.spectrum(adjacency, normalized)
-    if normalized and isinstance(drawn, Net) and drawn.sizes == NETS[0] and np.sum(adjacency.any(axis=1)[FOLDED]) < 2:
+    if (
+        normalized
+        and isinstance(drawn, Net)
+        and drawn.sizes == NETS[0]
+        and np.sum(adjacency[FOLDED].sum(axis=1) > 0) < 2
+    ):
         # One unit is left of the half that the solver works on, whose only vector is the null vector.
         assert pair.status == Status.TOO_FEW_VERTICES
         return
