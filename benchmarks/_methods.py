@@ -2,12 +2,45 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from benchmarks._errors import MethodError
 
-FIEDLER_REGULARIZERS = ("fiedler", "fiedler-combinatorial")
-REGULARIZERS = (*FIEDLER_REGULARIZERS, "l2", "l1", "dropout")
+
+class FiedlerForm(NamedTuple):
+    """A way to regularize with the Fiedler value.
+
+    Attributes:
+        form: "penalty" (`add_fiedler_penalty`), "shrinkage" (`fiedler_shrinkage`), or "uniform": an L1 penalty of the
+            same mean coefficient, which pulls as hard but without the structure.
+        normalized: which Laplacian.
+        num_eigenvalues: how many eigenvalues are summed.
+        sign: -1 raises λ2 instead.
+    """
+
+    form: Literal["penalty", "shrinkage", "uniform"] = "penalty"
+    normalized: bool = True
+    num_eigenvalues: int = 1
+    sign: int = 1
+
+
+# Those that shrink come last: they stand behind the optimizer.
+FIEDLER_FORMS: Mapping[str, FiedlerForm] = MappingProxyType(
+    {
+        "fiedler": FiedlerForm(),
+        "fiedler-combinatorial": FiedlerForm(normalized=False),
+        "fiedler-4": FiedlerForm(num_eigenvalues=4),
+        "fiedler-combinatorial-4": FiedlerForm(normalized=False, num_eigenvalues=4),
+        "fiedler-raised": FiedlerForm(sign=-1),
+        "fiedler-uniform": FiedlerForm("uniform"),
+        "fiedler-combinatorial-uniform": FiedlerForm("uniform", normalized=False),
+        "fiedler-shrinkage": FiedlerForm("shrinkage"),
+        "fiedler-combinatorial-shrinkage": FiedlerForm("shrinkage", normalized=False),
+    }
+)
+FIEDLER_REGULARIZERS = tuple(FIEDLER_FORMS)
+REGULARIZERS = (*FIEDLER_REGULARIZERS, "l2", "l1", "l1-shrinkage", "dropout")
 
 Refresh = int | Literal["auto"]
 
@@ -35,6 +68,13 @@ class Method:
     def dropout_rate(self, strengths: Mapping[str, float]) -> float:
         """Rate of the dropout layers in training; zero without dropout."""
         return strengths["dropout"] if "dropout" in self.regularizers else 0.0
+
+
+def with_variants(strengths: Mapping[str, float]) -> dict[str, float]:
+    """Strengths for all regularizers: one that has none gets that of the one it is a variant of."""
+    bases = {name: "fiedler" if form.normalized else "fiedler-combinatorial" for name, form in FIEDLER_FORMS.items()}
+    known = {**bases, "l1-shrinkage": "l1"}
+    return {**{name: strengths[base] for name, base in known.items() if base in strengths}, **strengths}
 
 
 def parse_method(name: str) -> Method:

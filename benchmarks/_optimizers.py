@@ -1,15 +1,48 @@
 """From a method to the optimizer it trains with."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
 import jax
 import jax.numpy as jnp
 import optax
 
 import fiedler_jax as fj
-from benchmarks._config import CompareConfig
-from benchmarks._methods import Method
+from benchmarks._methods import FIEDLER_FORMS, Method, Refresh
+
+Strengths = Mapping[str, float | jax.Array]
 
 
-def add_sign_decay(coefficient: float) -> optax.GradientTransformation:
+class TrainingSettings(Protocol):
+    """The settings all methods share: the optimizer's, and those of Fiedler penalties."""
+
+    @property
+    def optimizer(self) -> str:
+        """``"sgd"`` or ``"adam"``."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size, constant over training."""
+        ...
+
+    @property
+    def momentum(self) -> float:
+        """Heavy-ball momentum of SGD."""
+        ...
+
+    @property
+    def scale(self) -> Any:
+        """As in `add_fiedler_penalty`."""
+        ...
+
+    @property
+    def refresh_every(self) -> Refresh:
+        """As in `add_fiedler_penalty`, unless a method has its own."""
+        ...
+
+
+def add_sign_decay(coefficient: float | jax.Array) -> optax.GradientTransformation:
     """Adds ``coefficient * sign(w)`` to the gradient: the L1 penalty's subgradient."""
 
     def update(grads, params):
@@ -18,40 +51,102 @@ def add_sign_decay(coefficient: float) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def build_optimizer(method: Method, config: CompareConfig) -> optax.GradientTransformationExtraArgs:
-    """Chains the method's gradient terms with the optimizer all methods share.
+def shrink_kernels(threshold: float | jax.Array) -> optax.GradientTransformation:
+    """Moves kernel entries towards zero by `threshold` after the optimizer's step, at most to zero: proximal L1."""
 
-    The Fiedler penalties come first, one per member of
-    ``method.fiedler_regularizers``, so their states are the first of the chain's.
+    def shrunk(update, weight):
+        moved = weight + update
+        return jnp.where(jnp.abs(moved) <= threshold, -weight, update - threshold * jnp.sign(moved))
+
+    return optax.stateless(lambda updates, params: _map_kernels(shrunk, updates, params))
+
+
+def add_uniform_counterpart(strength: float | jax.Array, **settings: Any) -> optax.GradientTransformationExtraArgs:
+    """Adds ``c * sign(w)`` to the gradients of kernels, c the mean effective L1 coefficient of a Fiedler penalty.
+
+    What is left of the penalty without its structure.
+
+    Args:
+        strength: that of the Fiedler penalty.
+        settings: the others of `add_fiedler_penalty`.
+
+    Returns:
+        The transformation, with the penalty's state.
+    """
+    penalty = fj.add_fiedler_penalty(strength, **settings)
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        _, state = penalty.update(updates, state, params)
+        coefficient = fj.fiedler_metrics(state).l1_coefficient
+        return _map_kernels(lambda g, w: g + coefficient * jnp.sign(w), updates, params), state
+
+    return optax.GradientTransformationExtraArgs(penalty.init, update)
+
+
+def build_optimizer(
+    method: Method, settings: TrainingSettings, strengths: Strengths
+) -> optax.GradientTransformationExtraArgs:
+    """Chains the method's terms with the optimizer all methods share.
+
+    The states of its Fiedler penalties stand in the chain's state in the order of ``method.fiedler_regularizers``.
 
     Args:
         method: what to regularize with.
-        config: strengths, Fiedler options and the optimizer's settings.
+        settings: what all methods share.
+        strengths: by regularizer; they may be traced.
 
     Returns:
         The transformation to train with.
     """
-    penalties = [
-        _penalty(regularizer, method, config) for regularizer in method.regularizers if regularizer != "dropout"
-    ]
-    return optax.chain(*penalties, _base_optimizer(config))
+    before = [_gradient_term(name, method, settings, strengths[name]) for name in method.regularizers]
+    after = [_shrinkage(name, method, settings, strengths[name]) for name in method.regularizers]
+    base = _base_optimizer(settings)
+    return optax.chain(*filter(None, before), base, *filter(None, after))
 
 
-def _penalty(regularizer: str, method: Method, config: CompareConfig) -> optax.GradientTransformation:
-    strength = config.strengths[regularizer]
-    if regularizer == "l2":
+def _gradient_term(
+    name: str, method: Method, settings: TrainingSettings, strength: float | jax.Array
+) -> optax.GradientTransformation | None:
+    if name == "l2":
         return optax.add_decayed_weights(strength)
-    if regularizer == "l1":
+    if name == "l1":
         return add_sign_decay(strength)
-    return fj.add_fiedler_penalty(
-        strength,
-        normalized=regularizer == "fiedler",
-        refresh_every=method.refresh_every or config.refresh_every,
-        scale=config.scale,
+    if name not in FIEDLER_FORMS or FIEDLER_FORMS[name].form == "shrinkage":
+        return None
+    make = add_uniform_counterpart if FIEDLER_FORMS[name].form == "uniform" else fj.add_fiedler_penalty
+    return make(FIEDLER_FORMS[name].sign * strength, **_fiedler_settings(name, method, settings))
+
+
+def _shrinkage(
+    name: str, method: Method, settings: TrainingSettings, strength: float | jax.Array
+) -> optax.GradientTransformation | None:
+    if name == "l1-shrinkage":
+        return shrink_kernels(settings.learning_rate * strength)
+    if name not in FIEDLER_FORMS or FIEDLER_FORMS[name].form != "shrinkage":
+        return None
+    return fj.fiedler_shrinkage(strength, settings.learning_rate, **_fiedler_settings(name, method, settings))
+
+
+def _fiedler_settings(name: str, method: Method, settings: TrainingSettings) -> dict[str, Any]:
+    form = FIEDLER_FORMS[name]
+    return {
+        "normalized": form.normalized,
+        "num_eigenvalues": form.num_eigenvalues,
+        "refresh_every": method.refresh_every or settings.refresh_every,
+        "scale": settings.scale,
+    }
+
+
+def _base_optimizer(settings: TrainingSettings) -> optax.GradientTransformation:
+    if settings.optimizer == "adam":
+        return optax.adam(settings.learning_rate)
+    return optax.sgd(settings.learning_rate, momentum=settings.momentum)
+
+
+def _map_kernels(change: Callable[..., jax.Array], updates: Any, params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, u, w: change(u, w) if jax.tree_util.keystr(path[-1:], simple=True) == "kernel" else u,
+        updates,
+        params,
     )
-
-
-def _base_optimizer(config: CompareConfig) -> optax.GradientTransformation:
-    if config.optimizer == "adam":
-        return optax.adam(config.learning_rate)
-    return optax.sgd(config.learning_rate, momentum=config.momentum)

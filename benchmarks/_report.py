@@ -200,8 +200,12 @@ def write_results(folder: Path, record: Mapping[str, Any], tables: Sequence[Text
     """Writes ``results.json`` and ``summary.md``."""
     text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    markdown = "\n".join(markdown_table(table) for table in tables)
-    (folder / "summary.md").write_text(markdown, encoding="utf-8")
+    write_tables(folder / "summary.md", tables)
+
+
+def write_tables(path: Path, tables: Sequence[TextTable]) -> None:
+    """Writes tables as Markdown."""
+    path.write_text("\n".join(markdown_table(table) for table in tables), encoding="utf-8")
 
 
 def package_versions() -> dict[str, str | None]:

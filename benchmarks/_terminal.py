@@ -1,7 +1,8 @@
 """What the command lines share: a console, progress with an estimate of the end, and how a user's mistake ends."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -32,37 +33,44 @@ def run_command(command: Callable[[Console], None], pipe_width: int = _PIPE_WIDT
         pipe_width: columns of the console if it is no terminal.
 
     Returns:
-        The exit status: 0, or 2 after a mistake of the user's, which is shown as a message.
+        The exit status: 0; 2 after a mistake of the user's, which is shown as a message; 130 after Ctrl-C.
     """
     try:
         command(Console(width=None if sys.stdout.isatty() else pipe_width))
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, total: int, unit: str) -> Iterator[Callable[[str, int], None]]:
+    """A bar with an estimate of the end; the function it gives is told what is at work and how many are finished."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit}, elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("starting", total=total)
+        yield lambda label, finished: progress.update(bar, advance=finished, description=label)
 
 
 def run_with_progress(config: CompareConfig, data: Dataset, console: Console) -> list[Run]:
     """Runs the experiment under a progress bar."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs, elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        total = len(config.methods) * config.seeds * config.epochs
-        task = progress.add_task("training", total=total)
+    with progress_bar(console, len(config.methods) * config.seeds * config.epochs, "epochs") as advance:
         return run_experiment(
             config,
             data,
-            lambda method: progress.update(task, description=f"compiling {method}"),
-            lambda method, seed, epoch: progress.update(
-                task, advance=1, description=f"seed {seed}, epoch {epoch}, {method}"
-            ),
+            lambda method: advance(f"compiling {method}", 0),
+            lambda method, seed, epoch: advance(f"seed {seed}, epoch {epoch}, {method}", 1),
         )
 
 

@@ -122,7 +122,7 @@ def make_epoch(method: Method, config: CompareConfig, sizes: tuple[int, ...]) ->
         of ``order`` and returns the new state.
     """
     model = MLP(sizes[1:], method.dropout_rate(config.strengths))
-    optimizer = build_optimizer(method, config)
+    optimizer = build_optimizer(method, config, config.strengths)
 
     def loss(params, inputs, labels, key):
         logits = model.apply({"params": params}, inputs, training=True, rngs={"dropout": key})
@@ -155,7 +155,7 @@ def compile_trainer(method: Method, config: CompareConfig, data: Dataset) -> Tra
     Returns:
         The method, ready to train any seed without further compilation.
     """
-    optimizer = build_optimizer(method, config)
+    optimizer = build_optimizer(method, config, config.strengths)
 
     @jax.jit
     def init(params):
@@ -250,12 +250,7 @@ def fiedler_point(pair: fj.FiedlerPair) -> FiedlerPoint:
 
 def penalty_points(trainer: Trainer, state: TrainState) -> dict[str, PenaltyPoint]:
     """Reads what each Fiedler penalty of a method logged, by regularizer."""
-    # The penalties come first in the chain, one state each.
-    states = zip(
-        trainer.method.fiedler_regularizers,
-        state.opt_state,  # pyright: ignore[reportArgumentType]
-        strict=False,
-    )
+    states = zip(trainer.method.fiedler_regularizers, penalty_states(state.opt_state), strict=True)
     points = {}
     for regularizer, penalty_state in states:
         metrics = fj.fiedler_metrics(penalty_state)
@@ -269,6 +264,12 @@ def penalty_points(trainer: Trainer, state: TrainState) -> dict[str, PenaltyPoin
             int(metrics.refreshes),
         )
     return points
+
+
+def penalty_states(opt_state: Any) -> list[fj.FiedlerPenaltyState]:
+    """The states of all Fiedler penalties in an optimizer's, in the order of the chain."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, fj.FiedlerPenaltyState))
+    return [leaf for leaf in leaves if isinstance(leaf, fj.FiedlerPenaltyState)]
 
 
 def near_zero_share(params: Params) -> float:

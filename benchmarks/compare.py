@@ -17,7 +17,7 @@ from benchmarks._config import (
 from benchmarks._data import Dataset, load_dataset
 from benchmarks._errors import ConfigError
 from benchmarks._experiment import Run, steps_per_epoch
-from benchmarks._methods import Refresh
+from benchmarks._methods import Refresh, with_variants
 from benchmarks._plots import plot_fiedler_curves, plot_learning_curves
 from benchmarks._report import (
     difference_table,
@@ -123,7 +123,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> CompareConfig:
         optimizer=arguments.optimizer,
         learning_rate=chosen(arguments.learning_rate, learning_rate),
         momentum=chosen(arguments.momentum, defaults.momentum),
-        strengths={**defaults.strengths, **dict(arguments.strength)},
+        strengths=with_variants({**defaults.strengths, **dict(arguments.strength)}),
         scale=chosen(arguments.scale, defaults.scale),
         refresh_every=chosen(arguments.refresh_every, defaults.refresh_every),
         methods=tuple(name.strip() for name in arguments.methods.split(",")),

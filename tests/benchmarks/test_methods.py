@@ -7,7 +7,7 @@ import pytest
 
 import fiedler_jax as fj
 from benchmarks._errors import ConfigError, MethodError
-from benchmarks._methods import parse_method
+from benchmarks._methods import FIEDLER_FORMS, REGULARIZERS, parse_method
 from benchmarks._optimizers import build_optimizer
 from benchmarks._training import initial_params
 
@@ -31,7 +31,7 @@ def test_method_names(name, regularizers):
 def test_unknown_method_names_the_known_ones(name):
     with pytest.raises(MethodError, match="unknown method") as error:
         parse_method(name)
-    assert "none, fiedler, fiedler-combinatorial, l2, l1, dropout" in str(error.value)
+    assert f"known: none, {', '.join(REGULARIZERS)}, and" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_refresh_of_a_method_goes_before_that_of_the_comparison(make_config)
     params = initial_params((6, *config.hidden, 10), 0)
     counts = {}
     for name in ("fiedler", "fiedler@3"):
-        optimizer = build_optimizer(parse_method(name), config)
+        optimizer = build_optimizer(parse_method(name), config, config.strengths)
         state, update = optimizer.init(params), jax.jit(optimizer.update)
         for _ in range(4):
             _, state = update(params, state, params)
@@ -106,8 +106,15 @@ def test_negative_fiedler_strength_is_allowed(make_config):
 
 
 def test_strengths_keep_defaults_that_are_not_given(make_config):
-    default, changed = make_config(), make_config("--strength", "l1=7")
-    assert changed.strengths == {**default.strengths, "l1": 7.0}
+    default, changed = make_config(), make_config("--strength", "l1=7", "--strength", "fiedler-4=8")
+    assert changed.strengths == {**default.strengths, "l1": 7.0, "l1-shrinkage": 7.0, "fiedler-4": 8.0}
+
+
+def test_variants_have_the_strength_of_what_they_vary(make_config):
+    strengths = make_config("--strength", "fiedler=7", "--strength", "fiedler-combinatorial=8").strengths
+    assert set(strengths) == set(REGULARIZERS)
+    for name, form in FIEDLER_FORMS.items():
+        assert strengths[name] == (7 if form.normalized else 8)
 
 
 def test_dropout_rate_only_with_dropout(make_config):
@@ -124,7 +131,7 @@ def first_update(make_config):
     def compute(name, *options):
         config = make_config(*options)
         params = initial_params((9, *config.hidden, 10), 0)
-        optimizer = build_optimizer(parse_method(name), config)
+        optimizer = build_optimizer(parse_method(name), config, config.strengths)
         gradient = jax.tree.map(jnp.zeros_like, params)
         updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
         return params, updates

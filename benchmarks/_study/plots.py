@@ -1,0 +1,53 @@
+"""The figures of the study."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks._study.judgement import Comparison, Outcome
+from benchmarks._study.task import Task
+
+_COLOURS = {"helps": "tab:green", "no difference": "tab:gray", "hurts": "tab:red"}
+
+
+def plot_strengths(task: Task, outcomes: Sequence[Outcome], path: Path) -> None:
+    """The validation measure against strength, a curve a method with one strength; none as a line."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    factor = 100 if task.classes else 1
+    for one in outcomes:
+        if one.method == "none":
+            axes.axhline(factor * one.choice.validation, color="black", linestyle="--", label="none")
+        elif len(one.choice.strengths) == 1:
+            strengths, values = zip(*((s[0][1], value) for s, value in one.choice.curve), strict=True)
+            axes.plot(strengths, factor * np.array(values), marker="o", markersize=3, label=one.method)
+    axes.set_xscale("log")
+    axes.set_xlabel("strength (dropout: rate)")
+    axes.set_ylabel("validation accuracy, %" if task.classes else "validation rmse")
+    axes.set_title(task.name)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def plot_differences(tasks: Mapping[str, Task], comparisons: Sequence[Comparison], path: Path) -> None:
+    """Gains over none with their intervals, a panel a task; to the right is better."""
+    names = list(dict.fromkeys(one.task for one in comparisons))
+    largest = max(sum(one.task == name for one in comparisons) for name in names)
+    figure = Figure(figsize=(8, len(names) * (0.8 + 0.22 * largest)), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(len(names))), names, strict=True):
+        task = tasks[name]
+        here = [one for one in comparisons if one.task == name]
+        factor = 100 if task.classes else -1
+        for row, one in enumerate(here):
+            ends = sorted((factor * one.difference.low, factor * one.difference.high))
+            axes.plot(ends, [row, row], color=_COLOURS[one.verdict])
+            axes.plot(factor * one.difference.mean, row, "o", color=_COLOURS[one.verdict])
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(here)), [one.method for one in here], fontsize="small")
+        axes.invert_yaxis()
+        axes.set_title(
+            f"{name}: {'points of accuracy' if task.classes else 'rmse'} gained over none", fontsize="medium"
+        )
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,167 @@
+"""The tables of the study."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from benchmarks._report import INTERVAL, TextTable, counted
+from benchmarks._statistics import mean_sd
+from benchmarks._study.judgement import Comparison, Outcome
+from benchmarks._study.plan import TuneConfig, at_edge
+from benchmarks._study.task import Task
+from benchmarks._study.trial import Strengths
+
+_CORRECTION = (
+    "Paired by seed: same examples, initial weights and batches. Intervals are Student's, each on its own; p values "
+    "are of paired t tests after Holm's correction for all {count} of this table, and a verdict is given at 5 per cent."
+)
+
+
+def study_tables(
+    config: TuneConfig,
+    tasks: Mapping[str, Task],
+    outcomes: Sequence[Outcome],
+    to_none: Sequence[Comparison],
+    to_other: Sequence[Comparison],
+) -> list[TextTable]:
+    """All tables of the report.
+
+    Args:
+        config: the comparison.
+        tasks: its tasks by name.
+        outcomes: by task, then method.
+        to_none: the methods' differences to none.
+        to_other: those of Fiedler methods to the best other.
+
+    Returns:
+        Differences first, then what was chosen and measured on each task, then shifted test images.
+    """
+    return [
+        _difference_table("Against no regularization", tasks, to_none),
+        _difference_table("Fiedler methods against the best other method, by cross-validation", tasks, to_other),
+        *(_task_table(config, task, [one for one in outcomes if one.task == name]) for name, task in tasks.items()),
+        *(
+            _shift_table(task, [one for one in outcomes if one.task == name])
+            for name, task in tasks.items()
+            if task.shifts
+        ),
+    ]
+
+
+def _difference_table(title: str, tasks: Mapping[str, Task], comparisons: Sequence[Comparison]) -> TextTable:
+    rows = tuple(
+        (
+            one.task,
+            one.method,
+            one.other,
+            _difference(tasks[one.task], one.difference.mean),
+            f"[{', '.join(_difference(tasks[one.task], end) for end in (one.difference.low, one.difference.high))}]",
+            f"{one.adjusted:.2g}",
+            one.verdict,
+        )
+        for one in comparisons
+    )
+    headers = ("task", "method", "against", "difference", INTERVAL, "p", "verdict")
+    note = "Accuracy in points (more is better); rmse in standard deviations of the target (less is better)."
+    return TextTable(title, headers, rows, (note, _CORRECTION.format(count=len(rows))))
+
+
+def _task_table(config: TuneConfig, task: Task, outcomes: Sequence[Outcome]) -> TextTable:
+    modular = task.modules is not None
+    second = ("ece",) if task.classes else ()
+    rows = tuple(
+        (
+            one.method,
+            _strengths_text(one.choice.strengths),
+            _value(task, one.choice.validation),
+            _mean(one, task.measure, 100 if task.classes else 1, 2 if task.classes else 4),
+            *(_mean(one, name, 1, 3) for name in ("loss", *second, "train_loss")),
+            _mean_of([found["fiedler"]["value"] for found in one.measured], 1, 3),
+            _mean(one, "near_zero_share", 100, 1),
+            _mean(one, "zero_share", 100, 1),
+            *([_mean_of([found["module_agreement"] for found in one.measured], 1, 2)] if modular else []),
+        )
+        for one in outcomes
+    )
+    measure = "accuracy %" if task.classes else "rmse"
+    headers = (
+        "method", "strength", f"validation {measure}", f"test {measure}", "test loss", *second, "train loss",
+        "λ2 normalized", "near zero %", "zero %", *(["module agreement"] if modular else []),
+    )  # fmt: skip
+    return TextTable(f"Task {task.name}", headers, rows, (_task_note(config, task), *_warnings(config, outcomes)))
+
+
+def _task_note(config: TuneConfig, task: Task) -> str:
+    recipe = task.recipe
+    noise = f", {100 * task.label_noise:.0f} % of their labels replaced by another class" if task.label_noise else ""
+    network = "-".join(str(width) for width in task.sizes)
+    return (
+        f"{task.size} training examples{noise}, {len(task.test)} to test; network {network}, {recipe.steps} steps of "
+        f"{recipe.batch_size} examples, SGD with learning rate {recipe.learning_rate:g} and momentum "
+        f"{recipe.momentum:g}. Each method had {counted(config.budget, 'strength')}, chosen by {config.folds}-fold "
+        f"cross-validation on {counted(config.draws, 'draw')}; then mean ± sd over {config.seeds} other seeds."
+    )
+
+
+def _warnings(config: TuneConfig, outcomes: Sequence[Outcome]) -> list[str]:
+    edges = [
+        f"{one.method} ({', '.join(ends)})"
+        for one in outcomes
+        if (ends := at_edge(one.choice.strengths, config.budget))
+    ]
+    skipped = [
+        f"{one.method} {count}"
+        for one in outcomes
+        if (count := sum(penalty["skipped"] for found in one.measured for penalty in found["penalties"]))
+    ]
+    found = []
+    if edges:
+        found.append(f"Chosen at an end of the grid: {'; '.join(edges)}.")
+    if skipped:
+        found.append(f"Steps without the Fiedler penalty, for want of a usable vector: {', '.join(skipped)}.")
+    return found
+
+
+def _shift_table(task: Task, outcomes: Sequence[Outcome]) -> TextTable:
+    rows = tuple(
+        (
+            one.method,
+            *(
+                _mean_of([found["shifts"][name][key] for found in one.measured], factor, digits)
+                for name in task.shifts
+                for key, factor, digits in (("accuracy", 100, 2), ("ece", 1, 3))
+            ),
+        )
+        for one in outcomes
+    )
+    headers = ("method", *(f"{name} {key}" for name in task.shifts for key in ("accuracy %", "ece")))
+    note = "Strengths were chosen on images that are not shifted. ece: expected calibration error, 15 bins."
+    return TextTable(f"Task {task.name}, shifted test images", headers, rows, (note,))
+
+
+def _strengths_text(strengths: Strengths) -> str:
+    if len(strengths) == 1:
+        return f"{strengths[0][1]:g}"
+    return ", ".join(f"{name} {value:g}" for name, value in strengths)
+
+
+def _mean(one: Outcome, name: str, factor: float, digits: int) -> str:
+    return _mean_of([found[name] for found in one.measured], factor, digits)
+
+
+def _mean_of(values: Sequence[float | None], factor: float, digits: int) -> str:
+    if any(value is None for value in values):
+        return "not finite"
+    mean, sd = mean_sd([factor * value for value in values if value is not None])
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def _value(task: Task, value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{100 * value:.2f}" if task.classes else f"{value:.4f}"
+
+
+def _difference(task: Task, value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{100 * value:+z.2f}" if task.classes else f"{value:+z.4f}"

@@ -1,0 +1,358 @@
+"""The parts of the tuned comparison: draws, candidates, the store, the choice, the verdict."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import fiedler_jax as fj
+from benchmarks._errors import ConfigError, MethodError, OutputError
+from benchmarks._study import problems, store
+from benchmarks._study.judgement import choose, differences_to_best_other, differences_to_none, holm, outcome
+from benchmarks._study.measures import calibration_error, structure
+from benchmarks._study.plan import TuneConfig, at_edge, candidates, is_fiedler, judging_trials, tuning_trials
+from benchmarks._study.problems import make_task, shifted_images
+from benchmarks._study.store import TrialStore, trial_key
+from benchmarks._study.task import Recipe, Task, batch_rows, draw_split
+from benchmarks._study.trial import Trial
+
+RECIPE = Recipe(hidden=(6,), steps=7, batch_size=4, learning_rate=0.1)
+
+
+def blobs(size: int = 40, classes: int | None = 3, **changes: Any) -> Task:
+    """Sixty examples to draw from and thirty to test on."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    inputs = (labels[:, None] + 0.3 * rng.standard_normal((90, 5))).astype(np.float32)
+    targets = labels.astype(np.int32) if classes else inputs[:, :2] ** 2
+    task = Task("blobs", RECIPE, inputs, targets, np.arange(60), np.arange(60, 90), size, classes)
+    return task._replace(**changes)
+
+
+def config(tmp_path: Path, **changes: Any) -> TuneConfig:
+    given = {"tasks": ("digits",), "data_dir": None, "methods": ("none", "l2"), "budget": 2, "draws": 2, "folds": 2}
+    return TuneConfig(**{**given, "seeds": 3, "out": tmp_path, **changes})
+
+
+def test_folds_part_the_draw_and_judge_every_example_once() -> None:
+    task = blobs()
+    whole = draw_split(task, 3, None, 4)
+    folds = [draw_split(task, 3, fold, 4) for fold in range(4)]
+    assert len(whole.train) == 40
+    assert np.isin(whole.train, task.pool).all()
+    np.testing.assert_array_equal(whole.judged, task.test)
+    np.testing.assert_array_equal(np.sort(np.concatenate([one.judged for one in folds])), np.sort(whole.train))
+    for one in folds:
+        assert not np.intersect1d(one.train, one.judged).size
+        assert len(one.train) + len(one.judged) == 40
+        # Stratified: every class in every part.
+        assert np.bincount(task.targets[one.judged], minlength=3).min() >= 3
+
+
+def test_a_draw_belongs_to_its_seed() -> None:
+    task = blobs()
+    one, same, other = (draw_split(task, seed, None, 4).train for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert set(one) != set(other)
+
+
+def test_label_noise_replaces_its_share_of_the_draw_and_nothing_else() -> None:
+    task = blobs(label_noise=0.4)
+    split, fold = draw_split(task, 5, None, 4), draw_split(task, 5, 1, 4)
+    changed = np.flatnonzero(split.targets != task.targets)
+    assert len(changed) == 16
+    assert np.isin(changed, split.train).all()
+    np.testing.assert_array_equal(fold.targets, split.targets)
+    assert set(split.targets) <= {0, 1, 2}
+
+
+def test_batches_are_of_the_training_examples_and_go_through_all_before_any_again() -> None:
+    task = blobs()
+    split = draw_split(task, 0, 0, 4)
+    rows = batch_rows(task, split, 0)
+    assert rows.shape == (7, 4)
+    assert np.isin(rows, split.train).all()
+    assert len(np.unique(rows)) == 28
+
+
+def test_every_method_has_as_many_candidates() -> None:
+    for method in ("l2", "dropout", "fiedler", "fiedler+dropout", "l1-shrinkage"):
+        found = candidates(method, 5)
+        assert len(found) == len(set(found)) == 5
+    assert candidates("none", 5) == [()]
+    assert candidates("l1", 5) == [(("l1", value),) for value in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)]
+    assert [name for name, _ in candidates("dropout+fiedler", 3)[0]] == ["fiedler", "dropout"]
+
+
+def test_ends_of_the_grid_are_told() -> None:
+    assert at_edge((("l1", 1e-5),), 5) == ["l1 weakest"]
+    assert at_edge((("l1", 1e-4),), 5) == []
+    assert at_edge((("fiedler", 1e-3), ("dropout", 0.8)), 5) == ["dropout strongest"]
+
+
+def test_seeds_that_choose_never_judge(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    tuning = tuning_trials("digits", "l2", settings)
+    judging = judging_trials("digits", "l2", tuning[0].strengths, settings)
+    assert len(tuning) == 2 * 2 * 2
+    assert len(set(tuning)) == len(tuning)
+    assert all(trial.fold is not None for trial in tuning)
+    assert [trial.fold for trial in judging] == [None] * 3
+    assert not {trial.seed for trial in tuning} & {trial.seed for trial in judging}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": 1}, "--budget must be at least 2"),
+        ({"folds": 1}, "--folds must be at least 2"),
+        ({"seeds": 1}, "--seeds must be at least 2"),
+        ({"methods": ("l2",)}, "must contain 'none'"),
+        ({"tasks": ("digits", "digits")}, "--tasks names one twice"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, **changes)
+    with pytest.raises(MethodError, match="unknown method"):
+        config(tmp_path, methods=("none", "l3"))
+
+
+def test_unknown_tasks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown task 'digit'; known: digits, digits-100"):
+        make_task("digit", None)
+
+
+def results(values: dict[float, list[float]]) -> list[tuple[Trial, dict[str, Any]]]:
+    return [
+        (Trial("blobs", "l2", (("l2", strength),), at, 0, 2), {"accuracy": value, "rmse": value, "loss": strength})
+        for strength, found in values.items()
+        for at, value in enumerate(found)
+    ]
+
+
+def test_the_best_mean_is_chosen_and_of_equal_ones_the_lower_loss() -> None:
+    task = blobs()
+    chosen = choose(task, results({0.1: [0.9, 0.7], 0.2: [0.8, 0.9], 0.3: [0.9, 0.8], 0.4: [0.8, 0.8]}))
+    assert chosen.strengths == (("l2", 0.2),)
+    assert chosen.validation == pytest.approx(0.85)
+    assert dict(chosen.curve)[(("l2", 0.1),)] == pytest.approx(0.8)
+
+
+def test_less_error_is_better_and_a_diverged_network_worst() -> None:
+    task = blobs(classes=None)
+    found = results({0.1: [2.0, 2.0], 0.2: [1.0, 1.0]})
+    assert choose(task, found).strengths == (("l2", 0.2),)
+    diverged = [(trial, {**measured, "loss": None} if trial.seed else measured) for trial, measured in found[2:]]
+    assert choose(task, found[:2] + diverged).strengths == (("l2", 0.1),)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def judged(method: str, values: list[float], validation: float) -> Any:
+    task = blobs()
+    found = [(Trial("blobs", method, (), seed, None, 2), {"accuracy": v}) for seed, v in enumerate(values)]
+    choice = choose(task, [(found[0][0], {"accuracy": validation, "loss": 1.0})])
+    return outcome(task, method, choice, found)
+
+
+def test_verdicts_need_a_difference_that_survives_the_correction() -> None:
+    base = [0.80, 0.82, 0.81, 0.83, 0.79, 0.80]
+    better = [value + 0.02 + 0.001 * at for at, value in enumerate(base)]
+    worse = [value - 0.02 - 0.001 * at for at, value in enumerate(base)]
+    # By itself p is below 0.05, but another method has a larger one.
+    unsure = [value + step for value, step in zip(base, [0.01, 0.02, -0.002, 0.015, 0.01, 0.002], strict=True)]
+    equal = [value + step for value, step in zip(base, [0.01, -0.01, 0.01, -0.01, 0.01, -0.01], strict=True)]
+    named = {"none": base, "l2": better, "l1": worse, "fiedler": unsure, "dropout": equal}
+    outcomes = [judged(method, values, 0.8) for method, values in named.items()]
+    found = {one.method: one for one in differences_to_none({"blobs": blobs()}, outcomes)}
+    assert {name: one.verdict for name, one in found.items()} == {
+        "l2": "helps",
+        "l1": "hurts",
+        "fiedler": "no difference",
+        "dropout": "no difference",
+    }
+    expected = stats.ttest_rel(unsure, base).pvalue
+    assert found["fiedler"].p == pytest.approx(expected)
+    assert found["fiedler"].p < 0.05 <= found["fiedler"].adjusted
+    interval = stats.ttest_rel(better, base).confidence_interval()
+    assert (found["l2"].difference.low, found["l2"].difference.high) == pytest.approx(tuple(interval))
+
+
+def test_less_error_helps_in_regression() -> None:
+    task = blobs(classes=None)
+    trials = [Trial("blobs", "l2", (), seed, None, 2) for seed in range(4)]
+    choice = choose(task, [(trials[0], {"rmse": 1.0, "loss": 1.0})])
+    one, base = (
+        outcome(task, method, choice, [(t, {"rmse": start + 0.01 * t.seed**2}) for t in trials])
+        for method, start in (("l2", 0.5), ("none", 0.9))
+    )
+    [found] = differences_to_none({"blobs": task}, [base, one])
+    assert found.verdict == "helps"
+    assert found.difference.mean == pytest.approx(-0.4)
+
+
+def test_networks_that_agree_are_no_difference() -> None:
+    outcomes = [judged(method, [0.8, 0.9], 0.8) for method in ("none", "l2")]
+    [found] = differences_to_none({"blobs": blobs()}, outcomes)
+    assert (found.p, found.verdict) == (1.0, "no difference")
+
+
+def test_the_best_other_is_chosen_by_validation_not_by_the_test() -> None:
+    outcomes = [
+        judged("none", [0.8, 0.8], 0.7),
+        judged("l2", [0.7, 0.7], 0.9),
+        judged("fiedler-uniform", [0.9, 0.9], 0.8),
+        judged("fiedler", [0.8, 0.8], 0.6),
+    ]
+    [found] = differences_to_best_other({"blobs": blobs()}, outcomes)
+    assert (found.method, found.other) == ("fiedler", "l2")
+
+
+def test_which_methods_have_the_structure() -> None:
+    names = ("fiedler", "fiedler-uniform", "l1", "fiedler+dropout", "fiedler-shrinkage@auto")
+    assert [is_fiedler(name) for name in names] == [True, False, False, True, True]
+
+
+def test_finished_trials_are_found_again(tmp_path: Path) -> None:
+    task, trial = blobs(), Trial("blobs", "l2", (("l2", 0.1),), 1, None, 4)
+    TrialStore(tmp_path / "trials.jsonl").add(task, [(trial, {"accuracy": 0.5, "loss": float("nan")})])
+    again = TrialStore(tmp_path / "trials.jsonl")
+    assert again.get(task, trial) == {"accuracy": 0.5, "loss": None}
+    assert again.get(task, trial._replace(seed=2)) is None
+    # Another recipe is another result.
+    assert again.get(blobs(recipe=Recipe((6,), 8, 4, 0.1)), trial) is None
+    assert again.get(blobs(size=39), trial) is None
+
+
+def test_other_versions_are_other_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, trial = blobs(), Trial("blobs", "none", (), 1, None, 4)
+    before = trial_key(task, trial)
+    monkeypatch.setattr(store, "package_versions", lambda: {"jax": "0.1"})
+    assert trial_key(task, trial) != before
+
+
+def test_half_a_line_at_the_end_is_dropped_and_written_over(tmp_path: Path) -> None:
+    path, task = tmp_path / "trials.jsonl", blobs()
+    one, two = (Trial("blobs", "l2", (("l2", 0.1),), seed, None, 4) for seed in (1, 2))
+    first = TrialStore(path)
+    first.add(task, [(one, {"loss": 1.0})])
+    first.add(task, [(two, {"loss": 2.0})])
+    path.write_bytes(path.read_bytes()[:-20])
+    again = TrialStore(path)
+    assert again.get(task, one) == {"loss": 1.0}
+    assert again.get(task, two) is None
+    again.add(task, [(two, {"loss": 3.0})])
+    assert TrialStore(path).get(task, two) == {"loss": 3.0}
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"schema": 0, "key": "a"}'])
+def test_damage_elsewhere_is_an_error(tmp_path: Path, line: str) -> None:
+    path, task = tmp_path / "trials.jsonl", blobs()
+    TrialStore(path).add(task, [(Trial("blobs", "none", (), 1, None, 4), {"loss": 1.0})])
+    path.write_text(line + "\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(OutputError, match=r"line 1 of .*trials.jsonl is not a trial"):
+        TrialStore(path)
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").mkdir()
+    with pytest.raises(OutputError, match="cannot read"):
+        TrialStore(tmp_path / "trials.jsonl")
+    with pytest.raises(OutputError, match="cannot write"):
+        TrialStore(tmp_path / "absent" / "trials.jsonl").add(blobs(), [(Trial("b", "none", (), 1, None, 4), {})])
+
+
+def test_keys_are_the_same_on_every_run() -> None:
+    record = store._record(blobs(), Trial("blobs", "l2", (("l2", 0.1),), 1, None, 4), {"loss": 1.0})
+    assert json.loads(json.dumps(record)) == record
+    assert set(record) == {"schema", "key", "trial", "recipe", "versions", "measured"}
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two examples at 0.9, one of them right, and two at 0.6, both right.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
+    assert calibration_error(probabilities, np.array([0, 1, 1, 0])) == pytest.approx((0.8 + 0.8) / 4)
+    assert calibration_error(np.eye(2), np.array([0, 1])) == 0
+
+
+def cut_network(bridge: float) -> dict[str, Any]:
+    """Two networks of four inputs side by side, joined by one edge."""
+    first, second = np.zeros((8, 4)), np.zeros((4, 2))
+    first[:4, :2] = first[4:, 2:] = 1
+    second[:2, 0] = second[2:, 1] = 1
+    first[0, 3] = bridge
+    return {"Dense_0": {"kernel": first.astype(np.float32)}, "Dense_1": {"kernel": second.astype(np.float32)}}
+
+
+@pytest.mark.parametrize(("bridge", "parts"), [(0.1, 1), (0.0, 2)])
+def test_the_fiedler_cut_is_compared_to_the_modules(bridge: float, parts: int) -> None:
+    params = cut_network(bridge)
+    graph = fj.graph_from_params(params)
+    pair = fj.fiedler_pair(fj.laplacian(graph, params))
+    right = structure(blobs(modules=np.repeat([0, 1], 4)), params, pair)
+    wrong = structure(blobs(modules=np.tile([0, 1], 4)), params, pair)
+    assert (right["parts"], right["lone_units"]) == (parts, 0)
+    assert right["module_agreement"] == 1
+    assert wrong["module_agreement"] < 0.1
+    assert structure(blobs(), params, pair)["module_agreement"] is None
+
+
+def test_lone_units_are_no_parts() -> None:
+    params = cut_network(0.1)
+    params["Dense_0"]["kernel"][5] = 0
+    pair = fj.fiedler_pair(fj.laplacian(fj.graph_from_params(params), params))
+    found = structure(blobs(), params, pair)
+    assert (found["parts"], found["lone_units"]) == (1, 1)
+
+
+def test_the_modular_teacher_keeps_its_modules_apart() -> None:
+    task = make_task("modular-200", None)
+    assert task.modules is not None
+    outputs = task.targets[task.test]
+    # What a module's outputs are explained by: the other's inputs explain nothing of them.
+    for module in (0, 1):
+        inputs = task.inputs[task.test][:, task.modules == module]
+        design = np.concatenate([inputs, np.abs(inputs), np.ones((len(inputs), 1))], axis=1)
+        fitted = design @ np.linalg.lstsq(design, outputs, rcond=None)[0]
+        explained = 1 - ((outputs - fitted) ** 2).mean(axis=0) / outputs.var(axis=0)
+        own = np.repeat([0, 1], 2) == module
+        assert explained[own].min() > 0.5
+        assert explained[~own].max() < 0.05
+
+
+def test_tasks_that_need_no_files() -> None:
+    for name in (name for name in problems.TASKS if not name.startswith("mnist")):
+        task = make_task(name, None)
+        assert task.name == name
+        assert not np.intersect1d(task.pool, task.test).size
+        assert task.size <= len(task.pool)
+        assert np.isfinite(task.inputs).all()
+        assert len(task.inputs) == len(task.targets)
+
+
+def test_shifted_images() -> None:
+    square = np.zeros((4, 28, 28), np.float32)
+    square[:, 10:18, 8] = 1.0
+    found = shifted_images(square.reshape(4, -1))
+    assert set(found) == {"noise", "blur", "rotation", "occlusion"}
+    assert all(images.shape == (4, 784) and images.dtype == np.float32 for images in found.values())
+    noise = found["noise"] - square.reshape(4, -1)
+    assert abs(noise.std() - 1) < 0.1
+    # A blur keeps the sum and lowers the peak; turning to both sides moves the stroke's upper end to both sides.
+    np.testing.assert_allclose(found["blur"].sum(axis=1), 8, rtol=1e-3)
+    assert found["blur"].max() < 0.6
+    upper = found["rotation"].reshape(4, 28, 28)[:, :14]
+    centre = (upper * np.arange(28)).sum(axis=(1, 2)) / upper.sum(axis=(1, 2))
+    assert (centre[0] - 8) * (centre[1] - 8) < 0
+    assert abs(centre[0] - centre[1]) > 1
+    np.testing.assert_allclose(centre[::2], centre[0], rtol=1e-6)
+    hidden = (found["occlusion"] != square.reshape(4, -1)).sum(axis=1)
+    assert hidden.max() <= 8
