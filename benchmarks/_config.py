@@ -157,6 +157,10 @@ class CompareConfig:
             raise ConfigError(f"--momentum must be in [0, 1), got {self.momentum}")
         check_methods(self.methods)
         check_strengths(self.strengths)
+        for name in self.methods:
+            for regularizer in parse_method(name).regularizers:
+                if regularizer not in self.strengths:
+                    raise ConfigError(f"method {name!r} needs --strength {regularizer}=VALUE")
 
 
 def check_methods(names: tuple[str, ...]) -> None:
@@ -176,9 +180,9 @@ def check_strengths(strengths: Mapping[str, float]) -> None:
             raise ConfigError(f"--strength names an unknown regularizer {name!r}; known: {', '.join(REGULARIZERS)}")
         if not math.isfinite(value):
             raise ConfigError(f"--strength {name} must be finite, got {value}")
-        if name == "dropout" and not 0 <= value < 1:
-            raise ConfigError(f"--strength dropout is a rate in [0, 1), got {value}")
-        if name in ("l1", "l2") and value < 0:
+        if name in ("dropout", "pruning") and not 0 <= value < 1:
+            raise ConfigError(f"--strength {name} is a share in [0, 1), got {value}")
+        if name in ("l1", "l1-shrinkage", "l2") and value < 0:
             raise ConfigError(f"--strength {name} must not be negative, got {value}")
 
 

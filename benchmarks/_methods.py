@@ -40,7 +40,7 @@ FIEDLER_FORMS: Mapping[str, FiedlerForm] = MappingProxyType(
     }
 )
 FIEDLER_REGULARIZERS = tuple(FIEDLER_FORMS)
-REGULARIZERS = (*FIEDLER_REGULARIZERS, "l2", "l1", "l1-shrinkage", "dropout")
+REGULARIZERS = (*FIEDLER_REGULARIZERS, "l2", "l1", "l1-shrinkage", "dropout", "pruning")
 
 Refresh = int | Literal["auto"]
 

@@ -1,7 +1,7 @@
 """From a method to the optimizer it trains with."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,16 @@ import fiedler_jax as fj
 from benchmarks._methods import FIEDLER_FORMS, Method, Refresh
 
 Strengths = Mapping[str, float | jax.Array]
+
+# Pruning goes on over this part of training, some steps apart.
+_PRUNING_BEGINS, _PRUNING_ENDS, _PRUNING_INTERVAL = 0.25, 0.75, 25
+
+
+class PruningState(NamedTuple):
+    """Steps so far, and which kernel entries are left, as a tree like the parameters."""
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    left: Any
 
 
 class TrainingSettings(Protocol):
@@ -84,8 +94,50 @@ def add_uniform_counterpart(strength: float | jax.Array, **settings: Any) -> opt
     return optax.GradientTransformationExtraArgs(penalty.init, update)
 
 
+def prune_gradually(share: float | jax.Array, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Sets the smallest kernel entries to zero, more and more of them, while the others go on learning.
+
+    Of all kernel entries together the share ``share (1 - (1 - p)^3)`` is zero, p growing from 0 to 1 in the middle half
+    of training. An entry at zero stays there.
+
+    Args:
+        share: of zeros at the end.
+        steps: steps of the whole training.
+
+    Returns:
+        A transformation to put after all others.
+
+    Source: Zhu & Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878), equation 1.
+    """
+    begin, end = round(_PRUNING_BEGINS * steps), round(_PRUNING_ENDS * steps)
+
+    def init(params):
+        return PruningState(jnp.zeros((), jnp.int32), jax.tree.map(lambda w: jnp.ones(w.shape, bool), params))
+
+    def pruned(left, moved, count):
+        progress = (count - begin) / max(end - begin, 1)
+        magnitudes = jax.tree.map(jnp.abs, moved)
+        kernels = [layer["kernel"].ravel() for layer in magnitudes.values()]
+        number = sum(kernel.size for kernel in kernels)
+        zeros = jnp.round(share * (1 - (1 - progress) ** 3) * number).astype(jnp.int32)
+        in_order = jnp.concatenate([jnp.zeros(1), jnp.sort(jnp.concatenate(kernels))])
+        return _map_kernels(lambda old, magnitude: old & (magnitude > in_order[zeros]), left, magnitudes)
+
+    def update(updates, state, params=None, **extra_args):
+        del extra_args
+        moved = jax.tree.map(jnp.add, params, updates)
+        moved = jax.tree.map(lambda w, left: jnp.where(left, w, 0), moved, state.left)
+        # Counted back from the end, at which the whole share is due.
+        due = ((end - state.count) % _PRUNING_INTERVAL == 0) & (state.count >= begin) & (state.count <= end)
+        left = jax.lax.cond(due, pruned, lambda left, moved, count: left, state.left, moved, state.count)
+        kept = jax.tree.map(lambda u, w, here: jnp.where(here, u, -w), updates, params, left)
+        return kept, PruningState(state.count + 1, left)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def build_optimizer(
-    method: Method, settings: TrainingSettings, strengths: Strengths
+    method: Method, settings: TrainingSettings, strengths: Strengths, steps: int
 ) -> optax.GradientTransformationExtraArgs:
     """Chains the method's terms with the optimizer all methods share.
 
@@ -95,12 +147,13 @@ def build_optimizer(
         method: what to regularize with.
         settings: what all methods share.
         strengths: by regularizer; they may be traced.
+        steps: steps of the whole training.
 
     Returns:
         The transformation to train with.
     """
     before = [_gradient_term(name, method, settings, strengths[name]) for name in method.regularizers]
-    after = [_shrinkage(name, method, settings, strengths[name]) for name in method.regularizers]
+    after = [_last_term(name, method, settings, strengths[name], steps) for name in method.regularizers]
     base = _base_optimizer(settings)
     return optax.chain(*filter(None, before), base, *filter(None, after))
 
@@ -118,11 +171,13 @@ def _gradient_term(
     return make(FIEDLER_FORMS[name].sign * strength, **_fiedler_settings(name, method, settings))
 
 
-def _shrinkage(
-    name: str, method: Method, settings: TrainingSettings, strength: float | jax.Array
+def _last_term(
+    name: str, method: Method, settings: TrainingSettings, strength: float | jax.Array, steps: int
 ) -> optax.GradientTransformation | None:
     if name == "l1-shrinkage":
         return shrink_kernels(settings.learning_rate * strength)
+    if name == "pruning":
+        return prune_gradually(strength, steps)
     if name not in FIEDLER_FORMS or FIEDLER_FORMS[name].form != "shrinkage":
         return None
     return fj.fiedler_shrinkage(strength, settings.learning_rate, **_fiedler_settings(name, method, settings))

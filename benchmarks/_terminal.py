@@ -46,6 +46,11 @@ def run_command(command: Callable[[Console], None], pipe_width: int = _PIPE_WIDT
     return 0
 
 
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The names in an option's text."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 @contextlib.contextmanager
 def progress_bar(console: Console, total: int, unit: str) -> Iterator[Callable[[str, int], None]]:
     """A bar with an estimate of the end; the function it gives is told what is at work and how many are finished."""

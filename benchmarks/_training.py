@@ -109,20 +109,21 @@ def scoring_keys(seed: int, epoch: int) -> jax.Array:
     return jax.random.split(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), epoch))
 
 
-def make_epoch(method: Method, config: CompareConfig, sizes: tuple[int, ...]) -> Callable[..., TrainState]:
+def make_epoch(method: Method, config: CompareConfig, sizes: tuple[int, ...], steps: int) -> Callable[..., TrainState]:
     """Builds a method's epoch, a pure function of arrays.
 
     Args:
         method: what to regularize with.
         config: optimizer and strengths.
         sizes: units of each layer, the inputs first.
+        steps: steps of an epoch.
 
     Returns:
         A function of (state, inputs, labels, order, key) that takes one step per row
         of ``order`` and returns the new state.
     """
     model = MLP(sizes[1:], method.dropout_rate(config.strengths))
-    optimizer = build_optimizer(method, config, config.strengths)
+    optimizer = _optimizer(method, config, steps)
 
     def loss(params, inputs, labels, key):
         logits = model.apply({"params": params}, inputs, training=True, rngs={"dropout": key})
@@ -155,7 +156,8 @@ def compile_trainer(method: Method, config: CompareConfig, data: Dataset) -> Tra
     Returns:
         The method, ready to train any seed without further compilation.
     """
-    optimizer = build_optimizer(method, config, config.strengths)
+    order = batch_order(0, 0, len(data.train_labels), config.batch_size)
+    optimizer = _optimizer(method, config, len(order))
 
     @jax.jit
     def init(params):
@@ -165,10 +167,13 @@ def compile_trainer(method: Method, config: CompareConfig, data: Dataset) -> Tra
 
     sizes = layer_sizes(config, data)
     state = init(initial_params(sizes, 0))
-    order = batch_order(0, 0, len(data.train_labels), config.batch_size)
-    epoch = jax.jit(make_epoch(method, config, sizes), donate_argnums=0)
+    epoch = jax.jit(make_epoch(method, config, sizes, len(order)), donate_argnums=0)
     arguments = (data.train_inputs, data.train_labels, order, dropout_key(0, 0))
     return Trainer(method, init, epoch.lower(state, *arguments).compile())
+
+
+def _optimizer(method: Method, config: CompareConfig, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
+    return build_optimizer(method, config, config.strengths, config.epochs * steps_per_epoch)
 
 
 def timed_epoch(trainer: Trainer, state: TrainState, *arguments: Any) -> tuple[TrainState, float]:

@@ -27,7 +27,7 @@ from benchmarks._report import (
     write_results,
 )
 from benchmarks._statistics import differences_to_none, summarize
-from benchmarks._terminal import run_command, run_with_progress, show_results
+from benchmarks._terminal import comma_separated, run_command, run_with_progress, show_results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,7 +126,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> CompareConfig:
         strengths=with_variants({**defaults.strengths, **dict(arguments.strength)}),
         scale=chosen(arguments.scale, defaults.scale),
         refresh_every=chosen(arguments.refresh_every, defaults.refresh_every),
-        methods=tuple(name.strip() for name in arguments.methods.split(",")),
+        methods=comma_separated(arguments.methods),
         seeds=arguments.seeds,
         out=arguments.out,
     )

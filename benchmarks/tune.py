@@ -17,7 +17,7 @@ from benchmarks._study.report import study_tables
 from benchmarks._study.run import run_study, total_trials
 from benchmarks._study.store import TrialStore
 from benchmarks._study.task import Task
-from benchmarks._terminal import progress_bar, run_command, show_results
+from benchmarks._terminal import comma_separated, progress_bar, run_command, show_results
 
 _METHODS = "none,l2,l1,dropout,fiedler,fiedler-combinatorial,fiedler+dropout,fiedler+l2"
 
@@ -45,9 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=f"tasks: {', '.join(TASKS)}",
     )
     add = parser.add_argument
-    add("--tasks", type=_names, required=True, help="comma-separated")
+    add("--tasks", type=comma_separated, required=True, help="comma-separated")
     add("--data-dir", type=Path, help="folder of the MNIST files")
-    add("--methods", type=_names, default=_names(_METHODS), help=f"comma-separated ({_METHODS})")
+    add("--methods", type=comma_separated, default=comma_separated(_METHODS), help=f"comma-separated ({_METHODS})")
     add("--budget", type=int, default=9, help="strengths tried for each method (%(default)s)")
     add("--draws", type=int, default=2, help="draws of training examples to choose strengths on (%(default)s)")
     add("--folds", type=int, default=4, help="parts of a draw for cross-validation (%(default)s)")
@@ -75,10 +75,6 @@ def _report(config: TuneConfig, tasks: Mapping[str, Task], outcomes: list[Outcom
         plot_strengths(task, [one for one in outcomes if one.task == name], config.out / f"strengths-{name}.png")
     files = ("report.md", "trials.jsonl", "differences.png", *(f"strengths-{name}.png" for name in tasks))
     show_results(console, tables, config.out, files)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 if __name__ == "__main__":

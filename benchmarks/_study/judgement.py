@@ -30,6 +30,26 @@ class Choice(NamedTuple):
     curve: tuple[tuple[Strengths, float], ...]
 
 
+class SparsityPoint(NamedTuple):
+    """Networks of one method and strength.
+
+    Attributes:
+        method: the method's name.
+        strengths: by regularizer.
+        value: the task's measure.
+        zero_share: share of kernel entries that are exactly zero.
+        parts: connected parts of more than one unit.
+        lone_units: units without any edge.
+    """
+
+    method: str
+    strengths: Strengths
+    value: MeanSd
+    zero_share: MeanSd
+    parts: MeanSd
+    lone_units: MeanSd
+
+
 class Outcome(NamedTuple):
     """A method on a task, judged by fresh seeds on the test examples.
 
@@ -97,6 +117,19 @@ def outcome(task: Task, method: str, choice: Choice, results: Measured) -> Outco
     """Sums up the trials of a method on the test examples."""
     measured = tuple(found for _, found in results)
     return Outcome(task.name, method, choice, measured, mean_sd([_number(found[task.measure]) for found in measured]))
+
+
+def sparsity_points(task: Task, results: Measured) -> list[SparsityPoint]:
+    """Sums up trials of several methods at several strengths, in their order."""
+    found: dict[tuple[str, Strengths], list[Mapping[str, Any]]] = {}
+    for trial, measured in results:
+        found.setdefault((trial.method, trial.strengths), []).append(measured)
+
+    def over_seeds(group: list[Mapping[str, Any]], name: str) -> MeanSd:
+        return mean_sd([_number(measured[name]) for measured in group])
+
+    names = (task.measure, "zero_share", "parts", "lone_units")
+    return [SparsityPoint(*key, *(over_seeds(group, name) for name in names)) for key, group in found.items()]
 
 
 def differences_to_none(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) -> list[Comparison]:

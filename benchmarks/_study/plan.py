@@ -17,6 +17,7 @@ from benchmarks._study.trial import Strengths, Trial
 _DECADES: Mapping[str, tuple[float, float]] = MappingProxyType({"l2": (-4, 0), "l1": (-5, -1), "l1-shrinkage": (-4, 0)})
 _PENALTY_DECADES, _SHRINKAGE_DECADES = (-5, -1), (-4, 0)
 _DROPOUT_RATES = (0.1, 0.8)
+_UNPRUNED_DECADES = (-0.3, -2.3)
 # Choosing never sees a seed that judges.
 _TUNING_SEEDS = 10_000
 _SEARCH_SEED = 0
@@ -75,12 +76,15 @@ def candidates(method: str, budget: int) -> list[Strengths]:
 
 
 def strength_grid(regularizer: str, size: int) -> list[float]:
-    """The strengths of one regularizer, weakest first, rounded to two digits."""
+    """The strengths of one regularizer, weakest first, rounded; for dropout and pruning, shares."""
     if regularizer == "dropout":
         values = np.linspace(*_DROPOUT_RATES, size)
+    elif regularizer == "pruning":
+        values = 1 - np.logspace(*_UNPRUNED_DECADES, size)
     else:
         values = np.logspace(*_decades(regularizer), size)
-    return [float(f"{value:.2g}") for value in values]
+    digits = 3 if regularizer == "pruning" else 2
+    return [float(f"{value:.{digits}g}") for value in values]
 
 
 def tuning_trials(task: str, method: str, config: TuneConfig) -> list[Trial]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks._study.judgement import Comparison, Outcome
+from benchmarks._study.judgement import Comparison, Outcome, SparsityPoint
 from benchmarks._study.task import Task
 
 _COLOURS = {"helps": "tab:green", "no difference": "tab:gray", "hurts": "tab:red"}
@@ -50,4 +50,29 @@ def plot_differences(tasks: Mapping[str, Task], comparisons: Sequence[Comparison
         axes.set_title(
             f"{name}: {'points of accuracy' if task.classes else 'rmse'} gained over none", fontsize="medium"
         )
+    figure.savefig(path, dpi=120)
+
+
+def plot_sparsity(task: Task, points: Sequence[SparsityPoint], path: Path) -> None:
+    """The measure against the share of weights left, a curve a method; none as a line."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    factor = 100 if task.classes else 1
+    for method in dict.fromkeys(one.method for one in points):
+        own = [one for one in points if one.method == method]
+        values = factor * np.array([one.value.mean for one in own])
+        left = 100 * (1 - np.array([one.zero_share.mean for one in own]))
+        if method == "none":
+            axes.axhline(values[0], color="black", linestyle="--", label="none")
+            continue
+        # A logarithmic axis has no place for networks without any weight.
+        some = left > 0
+        spread = factor * np.array([one.value.sd for one in own])[some]
+        axes.errorbar(left[some], values[some], spread, marker="o", markersize=3, capsize=2, label=method)
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xlabel("weights that are not zero, %")
+    axes.set_ylabel("test accuracy, %" if task.classes else "test rmse")
+    axes.set_title(task.name)
+    axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from benchmarks._report import INTERVAL, TextTable, counted
-from benchmarks._statistics import mean_sd
-from benchmarks._study.judgement import Comparison, Outcome
+from benchmarks._statistics import MeanSd, mean_sd
+from benchmarks._study.judgement import Comparison, Outcome, SparsityPoint
 from benchmarks._study.plan import TuneConfig, at_edge
 from benchmarks._study.task import Task
 from benchmarks._study.trial import Strengths
@@ -45,6 +45,38 @@ def study_tables(
             if task.shifts
         ),
     ]
+
+
+def sparsity_table(task: Task, points: Sequence[SparsityPoint], seeds: int) -> TextTable:
+    """Accuracy against the share of zeros, a row a strength.
+
+    Args:
+        task: the task.
+        points: by method, then strength.
+        seeds: networks of each point.
+
+    Returns:
+        The table.
+    """
+    factor, digits = (100, 2) if task.classes else (1, 4)
+    rows = tuple(
+        (
+            one.method,
+            _strengths_text(one.strengths),
+            _cell(one.zero_share, 100, 2),
+            _cell(one.value, factor, digits),
+            _cell(one.parts, 1, 1),
+            _cell(one.lone_units, 1, 1),
+        )
+        for one in points
+    )
+    headers = ("method", "strength", "zero %", "accuracy %" if task.classes else "rmse", "parts", "lone units")
+    note = (
+        f"Mean ± sd over {counted(seeds, 'seed')}, on the test examples. Parts: connected components of more than one "
+        "unit, of the graph whose edges are the weights that are not exactly zero. Pruning: gradual magnitude pruning, "
+        "its strength the share of zeros."
+    )
+    return TextTable(f"Exact zeros, task {task.name}", headers, rows, (_recipe_note(task), note))
 
 
 def _difference_table(title: str, tasks: Mapping[str, Task], comparisons: Sequence[Comparison]) -> TextTable:
@@ -91,14 +123,20 @@ def _task_table(config: TuneConfig, task: Task, outcomes: Sequence[Outcome]) -> 
 
 
 def _task_note(config: TuneConfig, task: Task) -> str:
+    return (
+        f"{_recipe_note(task)} Each method had {counted(config.budget, 'strength')}, chosen by {config.folds}-fold "
+        f"cross-validation on {counted(config.draws, 'draw')}; then mean ± sd over {config.seeds} other seeds."
+    )
+
+
+def _recipe_note(task: Task) -> str:
     recipe = task.recipe
     noise = f", {100 * task.label_noise:.0f} % of their labels replaced by another class" if task.label_noise else ""
     network = "-".join(str(width) for width in task.sizes)
     return (
         f"{task.size} training examples{noise}, {len(task.test)} to test; network {network}, {recipe.steps} steps of "
         f"{recipe.batch_size} examples, SGD with learning rate {recipe.learning_rate:g} and momentum "
-        f"{recipe.momentum:g}. Each method had {counted(config.budget, 'strength')}, chosen by {config.folds}-fold "
-        f"cross-validation on {counted(config.draws, 'draw')}; then mean ± sd over {config.seeds} other seeds."
+        f"{recipe.momentum:g}."
     )
 
 
@@ -149,10 +187,13 @@ def _mean(one: Outcome, name: str, factor: float, digits: int) -> str:
 
 
 def _mean_of(values: Sequence[float | None], factor: float, digits: int) -> str:
-    if any(value is None for value in values):
+    return _cell(mean_sd([math.nan if value is None else value for value in values]), factor, digits)
+
+
+def _cell(value: MeanSd, factor: float, digits: int) -> str:
+    if not math.isfinite(value.mean):
         return "not finite"
-    mean, sd = mean_sd([factor * value for value in values if value is not None])
-    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
+    return f"{factor * value.mean:.{digits}f} ± {factor * value.sd:.{digits}f}"
 
 
 def _value(task: Task, value: float) -> str:

@@ -140,7 +140,8 @@ def _train(program: _Program, lanes: _Lanes, inputs: jax.Array) -> tuple[Any, li
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets[rows]).mean()
 
     def one(lane: _Lanes):
-        optimizer = build_optimizer(program.method, program.recipe, {**lane.strengths, "dropout": program.dropout_rate})
+        strengths = {**lane.strengths, "dropout": program.dropout_rate}
+        optimizer = build_optimizer(program.method, program.recipe, strengths, program.recipe.steps)
 
         def step(carry, batch):
             params, state = carry

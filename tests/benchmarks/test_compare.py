@@ -197,13 +197,14 @@ def test_defaults_are_the_published_protocol(name, hidden, epochs, dropout, refr
     assert (config.optimizer, config.learning_rate, config.momentum) == ("sgd", 1e-3, 0.9)
     assert config.batch_size == 100
     assert (config.scale, config.refresh_every) == ("unit", refresh_every)
-    assert config.strengths == {
+    published = {
         "l2": 0.01,
         "l1": 1e-3,
         "dropout": dropout,
         "fiedler": 0.01,
         "fiedler-combinatorial": 0.01,
     }
+    assert published.items() <= config.strengths.items()
 
 
 def test_options_override_every_default():

@@ -59,7 +59,7 @@ def test_the_refresh_of_a_method_goes_before_that_of_the_comparison(make_config)
     params = initial_params((6, *config.hidden, 10), 0)
     counts = {}
     for name in ("fiedler", "fiedler@3"):
-        optimizer = build_optimizer(parse_method(name), config, config.strengths)
+        optimizer = build_optimizer(parse_method(name), config, config.strengths, 10)
         state, update = optimizer.init(params), jax.jit(optimizer.update)
         for _ in range(4):
             _, state = update(params, state, params)
@@ -80,8 +80,10 @@ def test_meaningless_combination(name, message):
         (("--strength", "fiedler+dropout=1"), "unknown regularizer"),
         (("--strength", "l1=nan"), "finite"),
         (("--strength", "fiedler=inf"), "finite"),
-        (("--strength", "dropout=1"), "rate in"),
-        (("--strength", "dropout=-0.1"), "rate in"),
+        (("--methods", "none,pruning"), "needs --strength pruning=VALUE"),
+        (("--methods", "none,pruning", "--strength", "pruning=1"), "share in"),
+        (("--strength", "dropout=1"), "share in"),
+        (("--strength", "dropout=-0.1"), "share in"),
         (("--strength", "l2=-1"), "negative"),
         (("--methods", "l1,l2"), "must contain 'none'"),
         (("--methods", "none,l1,l1"), "twice"),
@@ -112,7 +114,7 @@ def test_strengths_keep_defaults_that_are_not_given(make_config):
 
 def test_variants_have_the_strength_of_what_they_vary(make_config):
     strengths = make_config("--strength", "fiedler=7", "--strength", "fiedler-combinatorial=8").strengths
-    assert set(strengths) == set(REGULARIZERS)
+    assert set(strengths) == set(REGULARIZERS) - {"pruning"}
     for name, form in FIEDLER_FORMS.items():
         assert strengths[name] == (7 if form.normalized else 8)
 
@@ -131,7 +133,7 @@ def first_update(make_config):
     def compute(name, *options):
         config = make_config(*options)
         params = initial_params((9, *config.hidden, 10), 0)
-        optimizer = build_optimizer(parse_method(name), config, config.strengths)
+        optimizer = build_optimizer(parse_method(name), config, config.strengths, 10)
         gradient = jax.tree.map(jnp.zeros_like, params)
         updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
         return params, updates

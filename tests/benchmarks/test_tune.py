@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,8 @@ import optax
 import pytest
 
 import fiedler_jax as fj
-from benchmarks import tune
-from benchmarks._optimizers import add_uniform_counterpart, shrink_kernels
+from benchmarks import sparsity, tune
+from benchmarks._optimizers import add_uniform_counterpart, prune_gradually, shrink_kernels
 from benchmarks._study import problems, trial
 from benchmarks._study.task import Recipe, Task, batch_rows, draw_split
 from benchmarks._study.trial import Trial, run_trials
@@ -136,6 +138,29 @@ def test_the_uniform_counterpart_pulls_as_hard_on_average() -> None:
     np.testing.assert_array_equal(np.sign(plain["Dense_0"]["kernel"]), np.sign(params["Dense_0"]["kernel"]))
 
 
+@pytest.mark.parametrize("steps", [40, 203])
+def test_pruning_leaves_the_largest_and_lets_them_learn(steps: int) -> None:
+    params: Any = initial_params((5, 6, 3), 0)
+    tx = optax.chain(optax.sgd(1.0), prune_gradually(0.75, steps))
+    state, before, shares = tx.init(params), params, []
+    for _ in range(steps):
+        # Gradients that would bring everything back.
+        gradient = jax.tree.map(lambda w: -0.01 * jnp.ones_like(w), params)
+        updates, state = jax.jit(tx.update)(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        shares.append(np.mean([float((w == 0).mean()) for w in (params["Dense_0"]["kernel"],)]))
+    kernels = np.concatenate([layer["kernel"].ravel() for layer in params.values()])
+    assert (kernels == 0).sum() == round(0.75 * kernels.size)
+    assert shares[: steps // 4 - 1] == [0] * (steps // 4 - 1)
+    assert len({share for share in shares if share > 0}) >= (1 if steps == 40 else 3)
+    assert np.all(np.diff(shares) >= 0)
+    # What is left has learnt at every step, and biases are not pruned.
+    left = np.asarray(params["Dense_0"]["kernel"]) != 0
+    moved = np.asarray(params["Dense_0"]["kernel"] - before["Dense_0"]["kernel"])[left]
+    np.testing.assert_allclose(moved, 0.01 * steps, rtol=1e-4)
+    np.testing.assert_allclose(params["Dense_0"]["bias"] - before["Dense_0"]["bias"], 0.01 * steps, rtol=1e-4)
+
+
 class Ended(NamedTuple):
     """How a run from the command line ended."""
 
@@ -145,11 +170,11 @@ class Ended(NamedTuple):
     errors: str
 
 
-def run(folder: Path, *options: str) -> Ended:
+def run(folder: Path, *options: str, main: Callable[[list[str]], int] = tune.main) -> Ended:
     shown, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown), contextlib.redirect_stderr(errors):
         patch.setattr(problems, "_DIGITS", Recipe(hidden=(8,), steps=20, batch_size=16, learning_rate=0.1))
-        status = tune.main([*options, "--out", str(folder)])
+        status = main([*options, "--out", str(folder)])
     return Ended(status, folder, shown.getvalue(), errors.getvalue())
 
 
@@ -256,3 +281,39 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
     found = run(tmp_path / "file" / "results", *SMALL)
     assert found.status == 2
     assert "cannot write to the output folder" in found.errors
+
+
+def test_sparsity_end_to_end(tmp_path: Path) -> None:
+    methods = "none,l1-shrinkage,fiedler-combinatorial-shrinkage,pruning"
+    options = ("--task", "digits-100", "--methods", methods, "--budget", "3", "--seeds", "2")
+    ended = run(tmp_path, *options, main=sparsity.main)
+    assert ended.status == 0
+    records = lines(tmp_path)
+    assert len(records) == 2 * (1 + 3 * 3)
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for share in (0.499, 0.95, 0.995):
+        found = [r["measured"] for r in records if r["trial"]["strengths"] == [["pruning", share]]]
+        zeros = [one["zero_share"] for one in found]
+        np.testing.assert_allclose(zeros, share, atol=1 / (64 * 8 + 80))
+        accuracy = 100 * np.array([one["accuracy"] for one in found])
+        assert f"| {share:g} | {100 * np.mean(zeros):.2f} ± 0.00 | {accuracy.mean():.2f} ±" in report
+    assert (tmp_path / "sparsity.png").read_bytes().startswith(b"\x89PNG")
+    # A strong enough shrinkage leaves nothing; no method leaves all its zeros to the others.
+    strongest = [r["measured"] for r in records if r["trial"]["strengths"] == [["l1-shrinkage", 1.0]]]
+    assert all(one["zero_share"] > 0.9 for one in strongest)
+    assert run(tmp_path, *options, main=sparsity.main).status == 0
+    assert lines(tmp_path) == records
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--methods", "none,fiedler+l2"), "methods with one strength, not 'fiedler\\+l2'"),
+        (("--seeds", "1"), "--seeds must be at least 2"),
+        (("--methods", "l3"), "unknown method 'l3'"),
+    ],
+)
+def test_mistakes_in_sparsity_end_with_a_message(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    ended = run(tmp_path, "--task", "digits-100", *options, main=sparsity.main)
+    assert ended.status == 2
+    assert re.search(message, ended.errors)
