@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--draws", type=int, default=2, help="draws of training examples to choose strengths on (%(default)s)")
     add("--folds", type=int, default=4, help="parts of a draw for cross-validation (%(default)s)")
     add("--seeds", type=int, default=20, help="fresh seeds to judge by (%(default)s)")
+    add("--first-seed", type=int, default=0, help="the first of them, to judge once more by others (%(default)s)")
     add("--out", type=Path, default=Path("tune-results"), help="folder for the results (%(default)s)")
     return parser
 

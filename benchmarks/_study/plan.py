@@ -34,7 +34,8 @@ class TuneConfig:
         budget: strengths tried for each method.
         draws: draws of training examples to choose strengths on.
         folds: parts of a draw for cross-validation.
-        seeds: fresh seeds to judge by.
+        seeds: number of fresh seeds to judge by.
+        first_seed: the first of them; another one repeats the judgement on other draws with the same strengths.
         out: folder for the results.
     """
 
@@ -45,14 +46,15 @@ class TuneConfig:
     draws: int
     folds: int
     seeds: int
+    first_seed: int
     out: Path
 
     def __post_init__(self) -> None:
         for name, least in (("budget", 2), ("draws", 1), ("folds", 2), ("seeds", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}")
-        if self.draws > _TUNING_SEEDS or self.seeds > _TUNING_SEEDS:
-            raise ConfigError(f"--draws and --seeds must be at most {_TUNING_SEEDS}, or they would meet")
+        if self.first_seed < 0 or self.first_seed + self.seeds > _TUNING_SEEDS:
+            raise ConfigError(f"seeds must lie between 0 and {_TUNING_SEEDS}, where those for tuning begin")
         for name, values in (("tasks", self.tasks), ("methods", self.methods)):
             if len(set(values)) != len(values):
                 raise ConfigError(f"--{name} names one twice: {', '.join(values)}")
@@ -99,7 +101,10 @@ def tuning_trials(task: str, method: str, config: TuneConfig) -> list[Trial]:
 
 def judging_trials(task: str, method: str, strengths: Strengths, config: TuneConfig) -> list[Trial]:
     """The trials on the test examples, one a fresh seed."""
-    return [Trial(task, method, strengths, seed, None, config.folds) for seed in range(config.seeds)]
+    return [
+        Trial(task, method, strengths, seed, None, config.folds)
+        for seed in range(config.first_seed, config.first_seed + config.seeds)
+    ]
 
 
 def at_edge(strengths: Strengths, budget: int) -> list[str]:

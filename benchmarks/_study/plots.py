@@ -11,9 +11,14 @@ from benchmarks._study.task import Task
 
 _COLOURS = {"helps": "tab:green", "no difference": "tab:gray", "hurts": "tab:red"}
 
+_POINTS_SHOWN, _TIMES_SHOWN = 8, 1.2
+
 
 def plot_strengths(task: Task, outcomes: Sequence[Outcome], path: Path) -> None:
-    """The validation measure against strength, a curve a method with one strength; none as a line."""
+    """The validation measure against strength, a curve a method with one strength; none as a line.
+
+    What is far worse than none is left out of sight: strengths at which nothing is learnt would hide all else.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     factor = 100 if task.classes else 1
@@ -23,6 +28,8 @@ def plot_strengths(task: Task, outcomes: Sequence[Outcome], path: Path) -> None:
         elif len(one.choice.strengths) == 1:
             strengths, values = zip(*((s[0][1], value) for s, value in one.choice.curve), strict=True)
             axes.plot(strengths, factor * np.array(values), marker="o", markersize=3, label=one.method)
+    base = next(one.choice.validation for one in outcomes if one.method == "none")
+    axes.set_ylim(**{"bottom": 100 * base - _POINTS_SHOWN} if task.classes else {"top": _TIMES_SHOWN * base})
     axes.set_xscale("log")
     axes.set_xlabel("strength (dropout: rate)")
     axes.set_ylabel("validation accuracy, %" if task.classes else "validation rmse")

@@ -125,7 +125,8 @@ def _task_table(config: TuneConfig, task: Task, outcomes: Sequence[Outcome]) -> 
 def _task_note(config: TuneConfig, task: Task) -> str:
     return (
         f"{_recipe_note(task)} Each method had {counted(config.budget, 'strength')}, chosen by {config.folds}-fold "
-        f"cross-validation on {counted(config.draws, 'draw')}; then mean ± sd over {config.seeds} other seeds."
+        f"cross-validation on {counted(config.draws, 'draw')}; then mean ± sd over {config.seeds} other seeds "
+        f"({config.first_seed} to {config.first_seed + config.seeds - 1})."
     )
 
 

@@ -34,7 +34,7 @@ def blobs(size: int = 40, classes: int | None = 3, **changes: Any) -> Task:
 
 def config(tmp_path: Path, **changes: Any) -> TuneConfig:
     given = {"tasks": ("digits",), "data_dir": None, "methods": ("none", "l2"), "budget": 2, "draws": 2, "folds": 2}
-    return TuneConfig(**{**given, "seeds": 3, "out": tmp_path, **changes})
+    return TuneConfig(**{**given, "seeds": 3, "first_seed": 0, "out": tmp_path, **changes})
 
 
 def test_folds_part_the_draw_and_judge_every_example_once() -> None:
@@ -102,6 +102,9 @@ def test_seeds_that_choose_never_judge(tmp_path: Path) -> None:
     assert all(trial.fold is not None for trial in tuning)
     assert [trial.fold for trial in judging] == [None] * 3
     assert not {trial.seed for trial in tuning} & {trial.seed for trial in judging}
+    later = config(tmp_path, first_seed=3)
+    assert tuning_trials("digits", "l2", later) == tuning
+    assert not set(judging_trials("digits", "l2", tuning[0].strengths, later)) & set(judging)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,7 @@ def test_seeds_that_choose_never_judge(tmp_path: Path) -> None:
         ({"budget": 1}, "--budget must be at least 2"),
         ({"folds": 1}, "--folds must be at least 2"),
         ({"seeds": 1}, "--seeds must be at least 2"),
+        ({"first_seed": 9_998}, "where those for tuning begin"),
         ({"methods": ("l2",)}, "must contain 'none'"),
         ({"tasks": ("digits", "digits")}, "--tasks names one twice"),
     ],
