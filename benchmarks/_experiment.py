@@ -57,12 +57,13 @@ class EpochPoint(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One method on one seed."""
+    """One method on one seed; of its last network the normalized Fiedler vector, a row a layer."""
 
     method: str
     seed: int
     points: tuple[EpochPoint, ...]
     near_zero_share: float
+    fiedler_vector: tuple[np.ndarray, ...] = ()
 
 
 class _Measure(NamedTuple):
@@ -144,7 +145,14 @@ def _run_seed(
             contestant = contestant._replace(state=state)
             contestants[index] = _measured(contestant, measure, seed, seconds)
             on_epoch(contestant.trainer.method.name, seed, epoch)
-    return [Run(c.trainer.method.name, seed, c.points, near_zero_share(c.state.params)) for c in contestants]
+    return [_finished(contestant, measure.sizes, seed) for contestant in contestants]
+
+
+def _finished(contestant: _Contestant, sizes: tuple[int, ...], seed: int) -> Run:
+    vector, _ = contestant.vectors
+    layers = np.split(np.asarray(vector), np.cumsum(sizes)[:-1])
+    share = near_zero_share(contestant.state.params)
+    return Run(contestant.trainer.method.name, seed, contestant.points, share, tuple(layers))
 
 
 def _start_vectors(sizes: tuple[int, ...], seed: int) -> tuple[jax.Array, jax.Array]:

@@ -34,6 +34,8 @@ _LEARNING = (
 _FIEDLER = (
     _Panel("λ2, normalized Laplacian", lambda p: p.normalized.value),
     _Panel("λ2, combinatorial Laplacian", lambda p: p.combinatorial.value),
+    _Panel("localization (IPR), normalized", lambda p: p.normalized.ipr, log=True),
+    _Panel("localization (IPR), combinatorial", lambda p: p.combinatorial.ipr, log=True),
 )
 
 
@@ -49,7 +51,7 @@ def plot_learning_curves(runs: Sequence[Run], methods: Sequence[str], path: Path
 
 
 def plot_fiedler_curves(runs: Sequence[Run], methods: Sequence[str], path: Path) -> None:
-    """Draws both Fiedler values by epoch, mean and sd band over seeds.
+    """Draws both Fiedler values, and how far their vectors localize, by epoch, mean and sd band over seeds.
 
     Args:
         runs: all runs.
@@ -57,6 +59,32 @@ def plot_fiedler_curves(runs: Sequence[Run], methods: Sequence[str], path: Path)
         path: the PNG to write.
     """
     _plot(runs, methods, _FIEDLER, path)
+
+
+def plot_fiedler_vectors(runs: Sequence[Run], methods: Sequence[str], path: Path) -> None:
+    """Draws the normalized Fiedler vector of each method's last network, unit by unit, layer after layer.
+
+    Args:
+        runs: all runs; the first of each method is drawn.
+        methods: one panel each.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(9, 1.5 * len(methods) + 0.6), layout="constrained")
+    axes = figure.subplots(len(methods), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, method in zip(axes, methods, strict=True):
+        layers = next(run.fiedler_vector for run in runs if run.method == method)
+        start = 0
+        for index, layer in enumerate(layers):
+            # The sign of an eigenvector is arbitrary: inputs are mostly above zero.
+            sign = np.sign(np.sum(layers[0])) or 1.0
+            ax.plot(np.arange(start, start + len(layer)), sign * layer, ".", markersize=2, color=_COLOURS[index % 2])
+            start += len(layer)
+        ax.axhline(0, color="#444444", linewidth=0.6)
+        ax.set_title(method, fontsize=9)
+        ax.grid(alpha=0.25)
+    axes[-1].set_xlabel("unit, inputs first; colours change from layer to layer")
+    figure.suptitle("Fiedler vector of the normalized Laplacian, first seed", fontsize=10)
+    figure.savefig(path, dpi=150)
 
 
 def _plot(runs: Sequence[Run], methods: Sequence[str], panels: Sequence[_Panel], path: Path) -> None:

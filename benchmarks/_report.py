@@ -189,7 +189,8 @@ def result_record(
             "kind": jax.devices()[0].device_kind,
             "cpu_cores": os.cpu_count(),
         },
-        "runs": runs,
+        # A vector of every network would outgrow all else.
+        "runs": [{key: value for key, value in run._asdict().items() if key != "fiedler_vector"} for run in runs],
         "summary": {s.method: s for s in summaries},
         "difference_to_none_in_test_accuracy": differences,
     }

@@ -18,7 +18,7 @@ from benchmarks._data import Dataset, load_dataset
 from benchmarks._errors import ConfigError
 from benchmarks._experiment import Run, steps_per_epoch
 from benchmarks._methods import Refresh, with_variants
-from benchmarks._plots import plot_fiedler_curves, plot_learning_curves
+from benchmarks._plots import plot_fiedler_curves, plot_fiedler_vectors, plot_learning_curves
 from benchmarks._report import (
     difference_table,
     prepare_output,
@@ -148,7 +148,8 @@ def _report(config: CompareConfig, data: Dataset, runs: list[Run], console: Cons
     write_results(config.out, record, tables)
     plot_learning_curves(runs, config.methods, config.out / "learning_curves.png")
     plot_fiedler_curves(runs, config.methods, config.out / "fiedler_curves.png")
-    files = ("summary.md", "results.json", "learning_curves.png", "fiedler_curves.png")
+    plot_fiedler_vectors(runs, config.methods, config.out / "fiedler_vectors.png")
+    files = ("summary.md", "results.json", "learning_curves.png", "fiedler_curves.png", "fiedler_vectors.png")
     show_results(console, tables, config.out, files)
 
 

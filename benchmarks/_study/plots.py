@@ -29,7 +29,10 @@ def plot_strengths(task: Task, outcomes: Sequence[Outcome], path: Path) -> None:
             strengths, values = zip(*((s[0][1], value) for s, value in one.choice.curve), strict=True)
             axes.plot(strengths, factor * np.array(values), marker="o", markersize=3, label=one.method)
     base = next(one.choice.validation for one in outcomes if one.method == "none")
-    axes.set_ylim(**{"bottom": 100 * base - _POINTS_SHOWN} if task.classes else {"top": _TIMES_SHOWN * base})
+    if task.classes:
+        axes.set_ylim(bottom=100 * base - _POINTS_SHOWN)
+    else:
+        axes.set_ylim(top=_TIMES_SHOWN * base)
     axes.set_xscale("log")
     axes.set_xlabel("strength (dropout: rate)")
     axes.set_ylabel("validation accuracy, %" if task.classes else "validation rmse")

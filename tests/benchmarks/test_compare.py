@@ -83,7 +83,7 @@ def test_markdown_has_both_tables(results):
     assert [row.split(" | ")[0][2:] for row in rows] == ["method", "---", *METHODS, "method", "---", *METHODS[1:]]
 
 
-@pytest.mark.parametrize("name", ["learning_curves.png", "fiedler_curves.png"])
+@pytest.mark.parametrize("name", ["learning_curves.png", "fiedler_curves.png", "fiedler_vectors.png"])
 def test_plots_are_images_with_content(results, name):
     image = matplotlib.image.imread(results.folder / name)
     assert min(image.shape[:2]) > 300
