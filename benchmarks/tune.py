@@ -9,7 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks._report import prepare_output, write_tables
-from benchmarks._study.judgement import Outcome, differences_to_best_other, differences_to_none
+from benchmarks._study.judgement import (
+    Outcome,
+    differences_to_best_other,
+    differences_to_none,
+    differences_to_the_rest,
+)
 from benchmarks._study.plan import TuneConfig
 from benchmarks._study.plots import plot_differences, plot_strengths
 from benchmarks._study.problems import TASKS, make_task
@@ -69,7 +74,14 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 def _report(config: TuneConfig, tasks: Mapping[str, Task], outcomes: list[Outcome], console: Console) -> None:
     to_none = differences_to_none(tasks, outcomes)
-    tables = study_tables(config, tasks, outcomes, to_none, differences_to_best_other(tasks, outcomes))
+    comparisons = {
+        "Against no regularization": to_none,
+        "Fiedler methods against the best other method, by cross-validation": differences_to_best_other(
+            tasks, outcomes
+        ),
+        "Combinations against the same without their Fiedler part": differences_to_the_rest(tasks, outcomes),
+    }
+    tables = study_tables(config, tasks, outcomes, comparisons)
     write_tables(config.out / "report.md", tables)
     plot_differences(tasks, to_none, config.out / "differences.png")
     for name, task in tasks.items():

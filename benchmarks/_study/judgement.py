@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
+from benchmarks._methods import FIEDLER_FORMS, parse_method
 from benchmarks._statistics import CONFIDENCE, MeanSd, PairedDifference, mean_sd, paired_difference
 from benchmarks._study.plan import is_fiedler
 from benchmarks._study.task import Task
@@ -148,6 +149,17 @@ def differences_to_best_other(tasks: Mapping[str, Task], outcomes: Sequence[Outc
             (one for one in here if not is_fiedler(one.method)), key=lambda one: task.sign * one.choice.validation
         )
         pairs += [(one, best) for one in here if is_fiedler(one.method)]
+    return _compared(tasks, pairs)
+
+
+def differences_to_the_rest(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) -> list[Comparison]:
+    """Combinations against what is left of them without their Fiedler part, where that is a method too."""
+    found = {(one.task, one.method): one for one in outcomes}
+    pairs = []
+    for one in outcomes:
+        rest = "+".join(name for name in parse_method(one.method).regularizers if name not in FIEDLER_FORMS)
+        if rest != one.method and (one.task, rest) in found:
+            pairs.append((one, found[one.task, rest]))
     return _compared(tasks, pairs)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks._study.judgement import Comparison, Outcome, SparsityPoint
@@ -11,7 +12,7 @@ from benchmarks._study.task import Task
 
 _COLOURS = {"helps": "tab:green", "no difference": "tab:gray", "hurts": "tab:red"}
 
-_POINTS_SHOWN, _TIMES_SHOWN = 8, 1.2
+_POINTS_SHOWN, _SHARE_SHOWN = 8, 0.2
 
 
 def plot_strengths(task: Task, outcomes: Sequence[Outcome], path: Path) -> None:
@@ -29,10 +30,7 @@ def plot_strengths(task: Task, outcomes: Sequence[Outcome], path: Path) -> None:
             strengths, values = zip(*((s[0][1], value) for s, value in one.choice.curve), strict=True)
             axes.plot(strengths, factor * np.array(values), marker="o", markersize=3, label=one.method)
     base = next(one.choice.validation for one in outcomes if one.method == "none")
-    if task.classes:
-        axes.set_ylim(bottom=100 * base - _POINTS_SHOWN)
-    else:
-        axes.set_ylim(top=_TIMES_SHOWN * base)
+    _leave_out_of_sight(axes, task, factor * base, 1)
     axes.set_xscale("log")
     axes.set_xlabel("strength (dropout: rate)")
     axes.set_ylabel("validation accuracy, %" if task.classes else "validation rmse")
@@ -74,6 +72,7 @@ def plot_sparsity(task: Task, points: Sequence[SparsityPoint], path: Path) -> No
         left = 100 * (1 - np.array([one.zero_share.mean for one in own]))
         if method == "none":
             axes.axhline(values[0], color="black", linestyle="--", label="none")
+            _leave_out_of_sight(axes, task, values[0], 3)
             continue
         # A logarithmic axis has no place for networks without any weight.
         some = left > 0
@@ -86,3 +85,10 @@ def plot_sparsity(task: Task, points: Sequence[SparsityPoint], path: Path) -> No
     axes.set_title(task.name)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
+
+
+def _leave_out_of_sight(axes: Axes, task: Task, base: float, times: float) -> None:
+    if task.classes:
+        axes.set_ylim(bottom=base - times * _POINTS_SHOWN)
+    else:
+        axes.set_ylim(top=(1 + times * _SHARE_SHOWN) * base)

@@ -20,8 +20,7 @@ def study_tables(
     config: TuneConfig,
     tasks: Mapping[str, Task],
     outcomes: Sequence[Outcome],
-    to_none: Sequence[Comparison],
-    to_other: Sequence[Comparison],
+    comparisons: Mapping[str, Sequence[Comparison]],
 ) -> list[TextTable]:
     """All tables of the report.
 
@@ -29,15 +28,13 @@ def study_tables(
         config: the comparison.
         tasks: its tasks by name.
         outcomes: by task, then method.
-        to_none: the methods' differences to none.
-        to_other: those of Fiedler methods to the best other.
+        comparisons: by title; each title is a family of its own.
 
     Returns:
         Differences first, then what was chosen and measured on each task, then shifted test images.
     """
     return [
-        _difference_table("Against no regularization", tasks, to_none),
-        _difference_table("Fiedler methods against the best other method, by cross-validation", tasks, to_other),
+        *(_difference_table(title, tasks, found) for title, found in comparisons.items() if found),
         *(_task_table(config, task, [one for one in outcomes if one.task == name]) for name, task in tasks.items()),
         *(
             _shift_table(task, [one for one in outcomes if one.task == name])

@@ -11,7 +11,14 @@ from scipy import stats
 import fiedler_jax as fj
 from benchmarks._errors import ConfigError, MethodError, OutputError
 from benchmarks._study import problems, store
-from benchmarks._study.judgement import choose, differences_to_best_other, differences_to_none, holm, outcome
+from benchmarks._study.judgement import (
+    choose,
+    differences_to_best_other,
+    differences_to_none,
+    differences_to_the_rest,
+    holm,
+    outcome,
+)
 from benchmarks._study.measures import calibration_error, structure
 from benchmarks._study.plan import TuneConfig, at_edge, candidates, is_fiedler, judging_trials, tuning_trials
 from benchmarks._study.problems import make_task, shifted_images
@@ -217,6 +224,14 @@ def test_the_best_other_is_chosen_by_validation_not_by_the_test() -> None:
     ]
     [found] = differences_to_best_other({"blobs": blobs()}, outcomes)
     assert (found.method, found.other) == ("fiedler", "l2")
+
+
+def test_combinations_are_compared_to_the_same_without_their_fiedler_part() -> None:
+    names = ("none", "l2", "fiedler", "l2+fiedler@10", "fiedler+dropout", "fiedler-uniform+l2", "l1+l2")
+    outcomes = [judged(name, [0.8 + 0.01 * at, 0.9], 0.7) for at, name in enumerate(names)]
+    found = differences_to_the_rest({"blobs": blobs()}, outcomes)
+    assert [(one.method, one.other) for one in found] == [("l2+fiedler@10", "l2"), ("fiedler-uniform+l2", "l2")]
+    assert found[0].difference.mean == pytest.approx(0.01)
 
 
 def test_which_methods_have_the_structure() -> None:
