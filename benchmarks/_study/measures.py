@@ -1,5 +1,6 @@
 """What is measured of a trained network."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ def judge(task: Task, outputs: np.ndarray, split: Split, shifted: Mapping[str, n
     Returns:
         ``loss`` (cross-entropy, or half the mean squared error summed over outputs), ``accuracy`` and ``ece`` or
         ``rmse`` (root of the mean squared error over examples and outputs), ``train_loss``, and the same of each shift
-        under ``shifts``.
+        under ``shifts``. What a network that diverged has no number for is NaN.
     """
     targets = split.targets
     found = _scores(task, outputs[split.judged], targets[split.judged])
@@ -89,10 +90,13 @@ def _scores(task: Task, outputs: np.ndarray, targets: np.ndarray) -> dict[str, A
     if task.classes is None:
         squared = (outputs - targets) ** 2
         return {"loss": float(squared.sum(axis=1).mean() / 2), "rmse": float(np.sqrt(squared.mean()))}
+    accuracy = float((outputs.argmax(axis=1) == targets).mean())
+    if not np.isfinite(outputs).all():
+        return {"loss": math.nan, "accuracy": accuracy, "ece": math.nan}
     logs = log_softmax(outputs, axis=1)
     return {
         "loss": float(-logs[np.arange(len(targets)), targets].mean()),
-        "accuracy": float((outputs.argmax(axis=1) == targets).mean()),
+        "accuracy": accuracy,
         "ece": calibration_error(np.exp(logs), targets),
     }
 

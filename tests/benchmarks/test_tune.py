@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import fiedler_jax as fj
 from benchmarks import sparsity, tune
 from benchmarks._optimizers import add_uniform_counterpart, prune_gradually, shrink_kernels
 from benchmarks._study import problems, trial
+from benchmarks._study.store import TrialStore
 from benchmarks._study.task import Recipe, Task, batch_rows, draw_split
 from benchmarks._study.trial import Trial, run_trials
 from benchmarks._training import initial_params
@@ -88,6 +90,18 @@ def test_regression_is_judged_by_its_error() -> None:
     assert "accuracy" not in measured
     # Structure is for networks that are judged on the test examples.
     assert "fiedler" not in measured
+
+
+@pytest.mark.parametrize("classes", [3, None])
+def test_a_network_that_diverges_is_recorded_as_such(classes: int | None, tmp_path: Path) -> None:
+    task = blobs(classes)
+    diverging = [Trial("blobs", "l2", (("l2", 1e6),), seed, None, 4) for seed in range(2)]
+    found = [measured for part in run_trials(task, diverging) for _, measured in part]
+    assert all(math.isnan(measured["loss"]) for measured in found)
+    assert [measured["fiedler"]["status"] for measured in found] == ["not finite"] * 2
+    store = TrialStore(tmp_path / "trials.jsonl")
+    store.add(task, list(zip(diverging, found, strict=True)))
+    assert store.get(task, diverging[0])["loss"] is None  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_dropout_acts_and_belongs_to_the_seed() -> None:
