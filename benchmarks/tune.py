@@ -74,14 +74,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 def _report(config: TuneConfig, tasks: Mapping[str, Task], outcomes: list[Outcome], console: Console) -> None:
     to_none = differences_to_none(tasks, outcomes)
-    comparisons = {
-        "Against no regularization": to_none,
+    others = {
         "Fiedler methods against the best other method, by cross-validation": differences_to_best_other(
             tasks, outcomes
         ),
         "Combinations against the same without their Fiedler part": differences_to_the_rest(tasks, outcomes),
     }
-    tables = study_tables(config, tasks, outcomes, comparisons)
+    tables = study_tables(config, tasks, outcomes, to_none, others)
     write_tables(config.out / "report.md", tables)
     plot_differences(tasks, to_none, config.out / "differences.png")
     for name, task in tasks.items():

@@ -3,16 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks._report import INTERVAL, TextTable, counted
-from benchmarks._statistics import MeanSd, mean_sd
+from benchmarks._report import TextTable, counted
+from benchmarks._statistics import CONFIDENCE, MeanSd, mean_sd
 from benchmarks._study.judgement import Comparison, Outcome, SparsityPoint
 from benchmarks._study.plan import TuneConfig, at_edge
 from benchmarks._study.task import Task
 from benchmarks._study.trial import Strengths
 
+_UNITS = "Accuracy in points (more is better); rmse in standard deviations of the target (less is better)."
 _CORRECTION = (
-    "Paired by seed: same examples, initial weights and batches. Intervals are Student's, each on its own; p values "
-    "are of paired t tests after Holm's correction for all {count} of this table, and a verdict is given at 5 per cent."
+    "Paired by seed: same examples, initial weights and batches. Intervals are Student's at {confidence:.0f} %, each "
+    "on its own; a verdict is that of a paired t test at 5 % after Holm's correction for all {count} of this table."
 )
 
 
@@ -20,7 +21,8 @@ def study_tables(
     config: TuneConfig,
     tasks: Mapping[str, Task],
     outcomes: Sequence[Outcome],
-    comparisons: Mapping[str, Sequence[Comparison]],
+    to_none: Sequence[Comparison],
+    others: Mapping[str, Sequence[Comparison]],
 ) -> list[TextTable]:
     """All tables of the report.
 
@@ -28,13 +30,15 @@ def study_tables(
         config: the comparison.
         tasks: its tasks by name.
         outcomes: by task, then method.
-        comparisons: by title; each title is a family of its own.
+        to_none: the methods' differences to none.
+        others: further comparisons by title; each title is a family of its own.
 
     Returns:
         Differences first, then what was chosen and measured on each task, then shifted test images.
     """
     return [
-        *(_difference_table(title, tasks, found) for title, found in comparisons.items() if found),
+        _overview(tasks, to_none),
+        *(_difference_table(title, tasks, found) for title, found in others.items() if found),
         *(_task_table(config, task, [one for one in outcomes if one.task == name]) for name, task in tasks.items()),
         *(
             _shift_table(task, [one for one in outcomes if one.task == name])
@@ -76,6 +80,19 @@ def sparsity_table(task: Task, points: Sequence[SparsityPoint], seeds: int) -> T
     return TextTable(f"Exact zeros, task {task.name}", headers, rows, (_recipe_note(task), note))
 
 
+def _overview(tasks: Mapping[str, Task], to_none: Sequence[Comparison]) -> TextTable:
+    methods = list(dict.fromkeys(one.method for one in to_none))
+    found = {(one.task, one.method): one for one in to_none}
+    rows = tuple((name, *(_gain_cell(task, found[name, method]) for method in methods)) for name, task in tasks.items())
+    note = "Without a verdict: no difference."
+    return TextTable("Against no regularization", ("task", *methods), rows, (_UNITS, _correction(to_none), note))
+
+
+def _gain_cell(task: Task, one: Comparison) -> str:
+    verdict = "" if one.verdict == "no difference" else f" {one.verdict}"
+    return f"{_difference(task, one.difference.mean)} {_interval(task, one)}{verdict}"
+
+
 def _difference_table(title: str, tasks: Mapping[str, Task], comparisons: Sequence[Comparison]) -> TextTable:
     rows = tuple(
         (
@@ -83,15 +100,22 @@ def _difference_table(title: str, tasks: Mapping[str, Task], comparisons: Sequen
             one.method,
             one.other,
             _difference(tasks[one.task], one.difference.mean),
-            f"[{', '.join(_difference(tasks[one.task], end) for end in (one.difference.low, one.difference.high))}]",
+            _interval(tasks[one.task], one),
             f"{one.adjusted:.2g}",
             one.verdict,
         )
         for one in comparisons
     )
-    headers = ("task", "method", "against", "difference", INTERVAL, "p", "verdict")
-    note = "Accuracy in points (more is better); rmse in standard deviations of the target (less is better)."
-    return TextTable(title, headers, rows, (note, _CORRECTION.format(count=len(rows))))
+    headers = ("task", "method", "against", "difference", "interval", "p, corrected", "verdict")
+    return TextTable(title, headers, rows, (_UNITS, _correction(comparisons)))
+
+
+def _interval(task: Task, one: Comparison) -> str:
+    return f"[{', '.join(_difference(task, end) for end in (one.difference.low, one.difference.high))}]"
+
+
+def _correction(comparisons: Sequence[Comparison]) -> str:
+    return _CORRECTION.format(count=len(comparisons), confidence=100 * CONFIDENCE)
 
 
 def _task_table(config: TuneConfig, task: Task, outcomes: Sequence[Outcome]) -> TextTable:

@@ -19,7 +19,7 @@ from benchmarks._study.judgement import (
     holm,
     outcome,
 )
-from benchmarks._study.measures import calibration_error, structure
+from benchmarks._study.measures import calibration_error, judge, structure
 from benchmarks._study.plan import TuneConfig, at_edge, candidates, is_fiedler, judging_trials, tuning_trials
 from benchmarks._study.problems import make_task, shifted_images
 from benchmarks._study.store import TrialStore, trial_key
@@ -300,6 +300,18 @@ def test_calibration_error_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.6, 0.4]])
     assert calibration_error(probabilities, np.array([0, 1, 1, 0])) == pytest.approx((0.8 + 0.8) / 4)
     assert calibration_error(np.eye(2), np.array([0, 1])) == 0
+
+
+def test_parts_of_a_noisy_draw_judge_by_their_noisy_labels() -> None:
+    task = blobs(label_noise=0.5)
+    fold, final = draw_split(task, 0, 1, 4), draw_split(task, 0, None, 4)
+    learnt, truth = (10 * np.eye(3)[targets] for targets in (fold.targets, task.targets))
+    assert judge(task, learnt, fold, {})["accuracy"] == 1
+    assert judge(task, truth, fold, {})["accuracy"] < 0.8
+    # On the test examples, and on shifted ones, no label is wrong.
+    found = judge(task, truth, final, {"upside down": -truth[task.test]})
+    assert (found["accuracy"], found["shifts"]["upside down"]["accuracy"]) == (1, 0)
+    assert found["train_loss"] > 1 > judge(task, learnt, final, {})["train_loss"]
 
 
 def cut_network(bridge: float) -> dict[str, Any]:
