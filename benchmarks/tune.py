@@ -12,6 +12,7 @@ from benchmarks._report import prepare_output, write_tables
 from benchmarks._study.judgement import (
     Outcome,
     differences_to_best_other,
+    differences_to_no_structure,
     differences_to_none,
     differences_to_the_rest,
 )
@@ -77,6 +78,9 @@ def _report(config: TuneConfig, tasks: Mapping[str, Task], outcomes: list[Outcom
     others = {
         "Fiedler methods against the best other method, by cross-validation": differences_to_best_other(
             tasks, outcomes
+        ),
+        "Fiedler methods against an unstructured L1 penalty of the same mean coefficient": (
+            differences_to_no_structure(tasks, outcomes)
         ),
         "Combinations against the same without their Fiedler part": differences_to_the_rest(tasks, outcomes),
     }

@@ -163,6 +163,17 @@ def differences_to_the_rest(tasks: Mapping[str, Task], outcomes: Sequence[Outcom
     return _compared(tasks, pairs)
 
 
+def differences_to_no_structure(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) -> list[Comparison]:
+    """Methods with a Fiedler part against the same with an unstructured L1 penalty in its place, where there is one."""
+    plain = {(one.task, frozenset(parse_method(one.method).regularizers)): one for one in outcomes}
+    pairs = []
+    for one in outcomes:
+        other = plain.get((one.task, frozenset(map(_without_structure, parse_method(one.method).regularizers))))
+        if is_fiedler(one.method) and other is not None:
+            pairs.append((one, other))
+    return _compared(tasks, pairs)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for their number.
 
@@ -198,6 +209,12 @@ def _compared(tasks: Mapping[str, Task], pairs: Sequence[tuple[Outcome, Outcome]
         )
         for (one, other), numbers, p, adjusted in zip(pairs, values, p_values, holm(p_values), strict=True)
     ]
+
+
+def _without_structure(regularizer: str) -> str:
+    if regularizer not in FIEDLER_FORMS:
+        return regularizer
+    return "fiedler-uniform" if FIEDLER_FORMS[regularizer].normalized else "fiedler-combinatorial-uniform"
 
 
 def _verdict(gain: float, p: float) -> Verdict:

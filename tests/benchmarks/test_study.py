@@ -14,6 +14,7 @@ from benchmarks._study import problems, store
 from benchmarks._study.judgement import (
     choose,
     differences_to_best_other,
+    differences_to_no_structure,
     differences_to_none,
     differences_to_the_rest,
     holm,
@@ -232,6 +233,19 @@ def test_combinations_are_compared_to_the_same_without_their_fiedler_part() -> N
     found = differences_to_the_rest({"blobs": blobs()}, outcomes)
     assert [(one.method, one.other) for one in found] == [("l2+fiedler@10", "l2"), ("fiedler-uniform+l2", "l2")]
     assert found[0].difference.mean == pytest.approx(0.01)
+
+
+def test_fiedler_methods_are_compared_to_the_same_without_structure() -> None:
+    names = ("none", "l2", "fiedler", "fiedler@10", "l2+fiedler", "fiedler-uniform", "fiedler-uniform+l2", "fiedler-4")
+    names = (*names, "fiedler-combinatorial", "l1")
+    outcomes = [judged(name, [0.8 + 0.01 * at, 0.9], 0.7) for at, name in enumerate(names)]
+    found = differences_to_no_structure({"blobs": blobs()}, outcomes)
+    assert [(one.method, one.other) for one in found] == [
+        ("fiedler", "fiedler-uniform"),
+        ("fiedler@10", "fiedler-uniform"),
+        ("l2+fiedler", "fiedler-uniform+l2"),
+        ("fiedler-4", "fiedler-uniform"),
+    ]
 
 
 def test_which_methods_have_the_structure() -> None:
