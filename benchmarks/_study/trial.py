@@ -19,7 +19,8 @@ from benchmarks._training import initial_params, near_zero_share, penalty_states
 
 Strengths = tuple[tuple[str, float], ...]
 
-# So many networks are trained in one program; the last ones of a batch may be copies, so that there is one shape.
+# So many networks are trained in one program, which on two cores takes with dropout 0.6 of the time, with a Fiedler
+# penalty 0.9, else as long; the last ones of a batch may be copies, so that there is one shape.
 _LANES = 8
 _DROPOUT = 5
 
