@@ -83,11 +83,11 @@ def scattered_rows(operator: SymmetricOperator, count: int) -> jax.Array:
 
     To find all copies of a multiple eigenvalue takes as many.
     """
-    return jnp.stack([scattered_row(operator, salt) for salt in range(count)])
+    return scattered_row(operator, jnp.arange(count, dtype=jnp.uint32)[:, None])
 
 
 def scattered_row(operator: SymmetricOperator, salt: int | jax.Array = 0) -> jax.Array:
-    """A fixed row of pseudo-random numbers in [-1/2, 1/2) on the operator's support.
+    """A fixed row of pseudo-random numbers in [-1/2, 1/2) on the operator's support, or one for each salt (k, 1).
 
     An integer hash rather than `jax.random`: it needs no key and compiles to a handful of operations.
     """
