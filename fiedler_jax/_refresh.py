@@ -11,6 +11,7 @@ import optax
 from jax.core import Tracer
 
 from fiedler_jax._paths import Path, canonical_path, is_masked
+from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
 from fiedler_jax.errors import HyperparameterError, MissingParamsError
 from fiedler_jax.fiedler import (
@@ -19,7 +20,7 @@ from fiedler_jax.fiedler import (
     coefficient_rows,
     laplacian_eigenpairs,
 )
-from fiedler_jax.graph import NetworkGraph, compute_dtype, graph_from_params, kernel_leaves
+from fiedler_jax.graph import NetworkGraph, compute_dtype, edge_blocks, graph_from_params, kernel_leaves
 from fiedler_jax.laplacian import Laplacian, laplacian
 
 Scheduled = jax.typing.ArrayLike | optax.Schedule
@@ -83,17 +84,25 @@ class Frozen(NamedTuple):
     coefficients: list[jax.Array]
 
 
+class _Now(NamedTuple):
+    """What one update depends on besides its arrays: scalars, which a transform may trace."""
+
+    strength: jax.Array
+    learning_rate: jax.Array
+    due: jax.Array
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalty:
     """The settings of a transformation, checked: those of `add_fiedler_penalty`, and two more.
 
     Attributes:
-        transformation: its name, for messages.
+        name: that of the transformation, for messages.
         learning_rate: multiplies the penalty but is not part of its strength; an update at which it is negative or not
             finite is skipped.
     """
 
-    transformation: str
+    name: str
     strength: Scheduled
     graph: NetworkGraph | None
     normalized: bool
@@ -129,12 +138,33 @@ class Penalty:
         net = self._network(params)
         return _initial_state(net.num_vertices, self._num, compute_dtype(kernel_leaves(net, params).values()))
 
-    def step(self, state: FiedlerPenaltyState, params: optax.Params | None) -> tuple[Frozen, FiedlerPenaltyState]:
+    def transformation(
+        self, change: Callable[[optax.Updates, Frozen], optax.Updates]
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation that changes updates by what the penalty is at each."""
+
+        def at_once(updates: optax.Updates, state: FiedlerPenaltyState, params: optax.Params, now: _Now) -> Any:
+            frozen, state = self._step(state, params, now)
+            return change(updates, frozen), state
+
+        def update(
+            updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+        ) -> tuple[optax.Updates, FiedlerPenaltyState]:
+            del extra_args
+            if params is None:
+                raise MissingParamsError(f"{self.name} needs the parameters. Call tx.update(updates, state, params).")
+            return on_automatic_axes(at_once, updates, state, params, self._now(state), placed_like=updates)
+
+        return optax.GradientTransformationExtraArgs(self.init, update)
+
+    def _now(self, state: FiedlerPenaltyState) -> _Now:
+        every = self.refresh_every
+        due = state.count >= state.next_refresh if isinstance(every, str) else state.count % every == 0
+        dtype = state.values.dtype
+        return _Now(_at(state.count, self.strength, dtype), _at(state.count, self.learning_rate, dtype), due)
+
+    def _step(self, state: FiedlerPenaltyState, params: optax.Params, now: _Now) -> tuple[Frozen, FiedlerPenaltyState]:
         """The penalty for one update, found anew if that is due, and the state after it."""
-        if params is None:
-            raise MissingParamsError(
-                f"{self.transformation} needs the parameters. Call tx.update(updates, state, params)."
-            )
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
         params = jax.lax.stop_gradient(params)
         net = self._network(params)
@@ -142,9 +172,8 @@ class Penalty:
         if isinstance(every, int) and every == 1:
             state = self._refreshed(net, params, state)
         else:
-            due = state.count >= state.next_refresh if isinstance(every, str) else state.count % every == 0
-            state = jax.lax.cond(due, lambda old: self._refreshed(net, params, old), lambda same: same, state)
-        strength, rate = (_at(state.count, one, state.values.dtype) for one in (self.strength, self.learning_rate))
+            state = jax.lax.cond(now.due, lambda old: self._refreshed(net, params, old), lambda same: same, state)
+        strength, rate, _ = now
         # The inverse participation ratio of a vector is positive, so it is zero until one has been found.
         usable = jnp.isfinite(strength) & jnp.isfinite(rate) & (rate >= 0) & (state.ipr > 0)
         weight = jnp.where(usable, rate * strength * self._factor(net), 0)
@@ -170,7 +199,7 @@ class Penalty:
         lap = laplacian(net, params, normalized=self.normalized)
         init = _warm_start(lap, state.vectors)
         pairs = laplacian_eigenpairs(lap, self._num, init, solver=self.solver, ignore_isolated=self.ignore_isolated)
-        found = _refreshed_state(net, lap, pairs, self._factor(net), state)
+        found = _refreshed_state(net, edge_blocks(net, params), lap, pairs, self._factor(net), state)
         return _scheduled(found, lap, pairs, init) if isinstance(self.refresh_every, str) else found
 
 
@@ -228,12 +257,18 @@ def _shared_values(values: jax.Array, normalized: bool) -> jax.Array:
 
 
 def _refreshed_state(
-    graph: NetworkGraph, lap: Laplacian, pairs: EigenResult, factor: int, old: FiedlerPenaltyState
+    graph: NetworkGraph,
+    edges: tuple[jax.Array, ...],
+    lap: Laplacian,
+    pairs: EigenResult,
+    factor: int,
+    old: FiedlerPenaltyState,
 ) -> FiedlerPenaltyState:
     """The state after a solve; one that gave no usable vectors only changes the status."""
     rows = coefficient_rows(lap, pairs.vectors)
     values = _shared_values(pairs.values, lap.normalized)
-    total = sum(jnp.sum(jnp.abs(block)) for block in block_coefficients(graph, rows, values))
+    blocks = zip(block_coefficients(graph, rows, values), edges, strict=True)
+    total = sum(jnp.sum(jnp.abs(placed_like(block, weights))) for block, weights in blocks)
     found = {
         "vectors": rows,
         "values": pairs.values,

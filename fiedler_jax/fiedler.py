@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from fiedler_jax._folding import Fold, fold
 from fiedler_jax._paths import Path, canonical_path
+from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.errors import HyperparameterError, VectorError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
@@ -175,7 +176,8 @@ def laplacian_eigenpairs(
     num = check_num_eigenvalues(num_eigenvalues)
     if init is not None:
         _check_vectors(init, lap.num_vertices)
-    result = _solve(jax.lax.stop_gradient(lap), init, solver, ignore_isolated, num)
+    solve = functools.partial(_solve, solver=solver, ignore_isolated=ignore_isolated, num=num)
+    result = on_automatic_axes(solve, jax.lax.stop_gradient(lap), init)
     return result._replace(values=lap.quadratic_form(result.vectors))
 
 
@@ -289,10 +291,14 @@ def l1_coefficients(
         1.2679 1.2679
     """
     _check_vectors(vectors, graph.num_vertices)
-    lap = laplacian(graph, params, normalized=normalized)
-    rows = jnp.atleast_2d(vectors)
-    blocks = block_coefficients(graph, coefficient_rows(lap, rows), coefficient_values(lap, rows))
-    by_leaf, _ = leaf_coefficients(graph, kernel_leaves(graph, params), [strength * block for block in blocks])
+    lap, rows = laplacian(graph, params, normalized=normalized), jnp.atleast_2d(vectors)
+
+    def at_kernels(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:
+        weights = [strength * block for block in block_coefficients(graph, rows, values)]
+        return leaf_coefficients(graph, leaves, weights)[0], None
+
+    leaves, values = kernel_leaves(graph, params), coefficient_values(lap, rows)
+    by_leaf, _ = on_automatic_axes(at_kernels, leaves, coefficient_rows(lap, rows), values, placed_like=leaves)
     zero = jnp.zeros((), lap.dtype)
     return jax.tree_util.tree_map_with_path(lambda key_path, _: by_leaf.get(canonical_path(key_path), zero), params)
 
@@ -339,8 +345,8 @@ def block_coefficients(graph: NetworkGraph, rows: jax.Array, values: jax.Array) 
     ranges = graph.ranges
 
     def of_block(source: Range, target: Range, shape: tuple[int, ...]) -> jax.Array:
-        y = rows[:, slice(*source)].reshape(-1, *shape[:-1], 1)
-        z = rows[:, slice(*target)].reshape(-1, *shape[:-2], 1, shape[-1])
+        y = replicated(rows[:, slice(*source)]).reshape(-1, *shape[:-1], 1)
+        z = replicated(rows[:, slice(*target)]).reshape(-1, *shape[:-2], 1, shape[-1])
         weight = values.reshape(-1, *[1] * len(shape))
         return jnp.sum((y - z) ** 2 - (weight * y**2 + weight * z**2), axis=0)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax.errors import AdjacencyError
 from fiedler_jax.graph import NetworkGraph, edge_blocks, without_diagonal
 
@@ -110,10 +111,7 @@ class Laplacian:
             [[ 1. -1.]
              [-1.  1.]]
         """
-        if not self.normalized:
-            return self.degrees * x - self._adjacency_product(x)
-        scale = self.inverse_root_degrees
-        return self.connected * x - scale * self._adjacency_product(scale * x)
+        return on_automatic_axes(Laplacian._product, self, x)
 
     def quadratic_form(self, x: jax.Array) -> jax.Array:
         """``xᵀ L x`` in the edge form: a scalar for (n,), shape (b,) for (b, n).
@@ -122,7 +120,7 @@ class Laplacian:
         nonnegative, so nothing cancels: small values come out with full relative accuracy, unlike ``x · (L x)``.
         """
         y = self.inverse_root_degrees * x if self.normalized else x
-        return self._edge_sum(y) if y.ndim == 1 else _row_by_row(self, y)
+        return on_automatic_axes(Laplacian._edge_sum if y.ndim == 1 else _row_by_row, self, y)
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.
@@ -136,6 +134,12 @@ class Laplacian:
         """
         return self.matvec(jnp.eye(self.num_vertices, dtype=self.dtype))
 
+    def _product(self, x: jax.Array) -> jax.Array:
+        if not self.normalized:
+            return self.degrees * x - self._adjacency_product(x)
+        scale = self.inverse_root_degrees
+        return self.connected * x - scale * self._adjacency_product(scale * x)
+
     def _adjacency_product(self, x: jax.Array) -> jax.Array:
         pairs = list(zip(self.blocks, self.placements, strict=True))
         return _sum_both_ways(
@@ -148,8 +152,8 @@ class Laplacian:
     def _edge_sum(self, y: jax.Array) -> jax.Array:
         by_row = []
         for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
-            rows = y[slice(*source)].reshape(*block.shape[:-1], 1)
-            columns = y[slice(*target)].reshape(*block.shape[:-2], 1, block.shape[-1])
+            rows = replicated(y[slice(*source)]).reshape(*block.shape[:-1], 1)
+            columns = replicated(y[slice(*target)]).reshape(*block.shape[:-2], 1, block.shape[-1])
             by_row.append(jnp.sum(block * (rows - columns) ** 2, axis=-1).ravel() / (2 if symmetric else 1))
         return _stable_sum(jnp.concatenate(by_row))
 
@@ -224,18 +228,17 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
 def _from_blocks(
     blocks: tuple[jax.Array, ...], placements: tuple[Placement, ...], groups: tuple[Range, ...], normalized: bool
 ) -> Laplacian:
-    degrees = _sum_both_ways(
-        groups,
-        placements,
-        [jnp.sum(block, axis=-2).ravel() for block in blocks],
-        [jnp.sum(block, axis=-1).ravel() for block in blocks],
-    )
+    def degrees_of(blocks: tuple[jax.Array, ...]) -> jax.Array:
+        to_target, to_source = ([jnp.sum(block, axis=axis).ravel() for block in blocks] for axis in (-2, -1))
+        return _sum_both_ways(groups, placements, to_target, to_source)
+
+    degrees = on_automatic_axes(degrees_of, blocks)
     return Laplacian(blocks, degrees, placements, groups, normalized)
 
 
 def product_with_block(x: jax.Array, at: Range, block: jax.Array, transposed: bool = False) -> jax.Array:
     """The product of the part of x at `at` with a block (rows, columns), or with each of (blocks, rows, columns)."""
-    part = x[..., slice(*at)]
+    part = replicated(x[..., slice(*at)])
     if block.ndim == 2:
         # XLA on CPU takes 15 to 35 times as long to multiply one row by a transposed block of 4096 x 4096.
         return jnp.moveaxis(jnp.tensordot(block, part, (1, -1)), 0, -1) if transposed else part @ block
@@ -264,7 +267,7 @@ def sum_by_group(groups: Sequence[Range], ends: Sequence[Range], parts: Sequence
     given: dict[Range, list[jax.Array]] = {group: [] for group in groups}
     for end, part in zip(ends, parts, strict=True):
         given[end].append(part)
-    return jnp.concatenate([sum(found[1:], start=found[0]) for found in given.values()], axis=-1)
+    return replicated(jnp.concatenate([sum(found[1:], start=found[0]) for found in given.values()], axis=-1))
 
 
 def _sum_both_ways(

@@ -1,13 +1,14 @@
 """What happens to sharded parameters on eight devices, as JSON: run by the tests of sharding in a process of its own.
 
-Arguments: layouts of the parameters and names of programs, each a list with commas.
+Arguments: names of layouts of the parameters and names of programs, each a list with semicolons.
 """
 
+import contextlib
 import itertools
 import json
 import re
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,14 +39,30 @@ def placed(mesh: jax.sharding.Mesh, kernel: P, bias: P) -> Any:
     )
 
 
-def layouts() -> dict[str, Any]:
-    line = jax.make_mesh((8,), ("model",), axis_types=(AxisType.Auto,))
-    square = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    return {
-        "columns": placed(line, P(None, "model"), P("model")),
-        "rows": placed(line, P("model", None), P()),
-        "both": placed(square, P("data", "model"), P("model")),
-    }
+class Layout(NamedTuple):
+    """A mesh, whether its axes are explicit, whether it is set, and how kernels and biases lie on it."""
+
+    sizes: dict[str, int]
+    kernel: P
+    bias: P
+    kind: AxisType = AxisType.Auto
+    mesh_set: bool = True
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        return jax.make_mesh(tuple(self.sizes.values()), tuple(self.sizes), axis_types=(self.kind,) * len(self.sizes))
+
+
+_LINE, _SQUARE = {"model": 8}, {"data": 2, "model": 4}
+_BOTH = P("data", "model"), P("model")
+LAYOUTS = {
+    "columns": Layout(_LINE, P(None, "model"), P("model")),
+    "rows": Layout(_LINE, P("model", None), P()),
+    "both": Layout(_SQUARE, *_BOTH),
+    "explicit": Layout(_SQUARE, *_BOTH, AxisType.Explicit, mesh_set=False),
+    "explicit, mesh set": Layout(_SQUARE, *_BOTH, AxisType.Explicit),
+    "mesh not set": Layout(_SQUARE, *_BOTH, mesh_set=False),
+}
 
 
 def collectives(compiled: str) -> list[tuple[str, int]]:
@@ -155,10 +172,12 @@ def found_of(program: str, params: Any) -> dict[str, Any]:
 
 
 def main(which: str, programs: str) -> None:
-    placed_as = layouts()
-    results = {
-        layout: {name: found_of(name, placed_as[layout]) for name in programs.split(",")} for layout in which.split(",")
-    }
+    results = {}
+    for name in which.split(";"):
+        layout = LAYOUTS[name]
+        with jax.set_mesh(layout.mesh) if layout.mesh_set else contextlib.nullcontext():
+            params = placed(layout.mesh, layout.kernel, layout.bias)
+            results[name] = {program: found_of(program, params) for program in programs.split(";")}
     print(json.dumps({"devices": jax.device_count(), **results}))
 
 

@@ -14,6 +14,7 @@ PACKAGE = Path(fiedler_jax.__file__).parent
 FLOORS = {
     "errors": 0,
     "_paths": 1,
+    "_sharding": 1,
     "_chain": 2,
     "_report": 2,
     "_effective": 2,

@@ -1,0 +1,235 @@
+"""What the penalty costs on one device: whole training steps, solves, products, each beside what it is measured by."""
+
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import fiedler_jax as fj
+from benchmarks._errors import ConfigError
+from benchmarks._model import MLP
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+BASELINE = "weight decay"
+
+
+@dataclasses.dataclass(frozen=True)
+class PriceConfig:
+    """What is measured, and how often.
+
+    Attributes:
+        widths: sizes of the layers of the network that trains and is solved, the inputs first.
+        batch: examples a step.
+        refresh_every: updates from one refresh to the next; each round of steps has exactly one.
+        rounds: rounds of steps, and timed solves and products.
+        side: rows and columns of the block that products are measured on.
+    """
+
+    widths: tuple[int, ...] = (784, 500, 500, 500, 10)
+    batch: int = 100
+    refresh_every: int = 100
+    rounds: int = 20
+    side: int = 4096
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise ConfigError(f"--widths must name at least two layers of at least one unit, not {self.widths}")
+        for name in ("batch", "refresh_every", "rounds", "side"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+
+
+class Figure(NamedTuple):
+    """One measured number; where `guarded`, a larger one than before is a loss."""
+
+    name: str
+    value: float
+    unit: str
+    guarded: bool = False
+
+
+class Step(NamedTuple):
+    """A compiled training step and what it goes on with."""
+
+    run: Callable[..., Any]
+    carry: tuple[Any, Any]
+    data: tuple[jax.Array, jax.Array]
+    compile_seconds: float
+    memory: int
+
+
+def figures(config: PriceConfig, tell: Callable[[str], None]) -> Iterator[Figure]:
+    """All figures, one after another.
+
+    Args:
+        config: what is measured.
+        tell: is told what is measured next.
+    """
+    for dtype in DTYPES:
+        tell(f"training steps in {dtype}")
+        yield from step_figures(config, dtype)
+    for dtype in DTYPES:
+        tell(f"solves in {dtype}")
+        yield from solve_figures(config, dtype)
+    tell("products")
+    yield from product_figures(config)
+
+
+def step_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
+    """Whole steps with either penalty against weight decay: time, with and without the refresh, compiling, memory."""
+    every = config.refresh_every
+    steps = {
+        BASELINE: _compiled_step(config, dtype, optax.add_decayed_weights(0.01)),
+        "normalized": _compiled_step(config, dtype, fj.add_fiedler_penalty(1e-3, refresh_every=every)),
+        "combinatorial": _compiled_step(
+            config, dtype, fj.add_fiedler_penalty(1e-3, normalized=False, refresh_every=every)
+        ),
+    }
+    refreshing, between = _interleaved_steps(config, steps)
+    decay = steps[BASELINE]
+    yield Figure(f"step, {dtype}, {BASELINE}", 1e3 * statistics.median(between[BASELINE]), "ms")
+    for name in ("normalized", "combinatorial"):
+        of = f"{dtype}, {name}"
+        whole = [a + b for a, b in zip(refreshing[name], between[name], strict=True)]
+        reference = [a + b for a, b in zip(refreshing[BASELINE], between[BASELINE], strict=True)]
+        yield Figure(f"step with refreshes, {of}", _ratio(whole, reference), "x weight decay", True)
+        yield Figure(f"step between refreshes, {of}", _ratio(between[name], between[BASELINE]), "x weight decay", True)
+        compiling = steps[name].compile_seconds
+        yield Figure(f"first step compiled, {of}", compiling, "s", True)
+        yield Figure(f"first step compiled, {of}", compiling / decay.compile_seconds, "x weight decay", True)
+        extra = (steps[name].memory - decay.memory) / _kernel_bytes(config, dtype)
+        yield Figure(f"more temporary memory, {of}", extra, "x kernels", True)
+
+
+def solve_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
+    """A cold Fiedler pair at initialization and one from the vector of slightly other weights."""
+    params = _params(config, dtype)
+    graph = fj.graph_from_params(params)
+    near = jax.tree.map(lambda w: w * (1 + 0.01 * jnp.cos(jnp.arange(w.size, dtype=w.dtype)).reshape(w.shape)), params)
+    for normalized in (True, False):
+
+        def solve(params: Any, init: jax.Array | None = None, normalized: bool = normalized) -> fj.FiedlerPair:
+            return fj.fiedler_pair(fj.laplacian(graph, params, normalized=normalized), init)
+
+        # Compiled apart: what is compiled must not come from what was compiled before.
+        cold, warm = jax.jit(solve), jax.jit(solve)
+        of = f"{dtype}, {'normalized' if normalized else 'combinatorial'}"
+        start = time.perf_counter()
+        pair = jax.block_until_ready(cold(params))
+        yield Figure(f"solve compiled, {of}", time.perf_counter() - start, "s", True)
+        pair.raise_if_failed()
+        yield Figure(f"cold solve, {of}", 1e3 * _median_seconds(config, lambda f=cold: f(params)), "ms", True)
+        yield Figure(f"cold solve, {of}", float(pair.iterations), "block products", True)
+        again = jax.block_until_ready(warm(near, pair.vector))
+        again.raise_if_failed()
+        yield Figure(
+            f"warm solve, {of}", 1e3 * _median_seconds(config, lambda f=warm, v=pair.vector: f(near, v)), "ms", True
+        )
+        yield Figure(f"warm solve, {of}", float(again.iterations), "block products", True)
+
+
+def product_figures(config: PriceConfig) -> Iterator[Figure]:
+    """Products with a square block against reading it once, which a sum of all its entries does."""
+    weights = jax.random.normal(jax.random.key(0), (config.side, config.side), jnp.float32)
+    lap = fj.laplacian(*_one_block(weights), normalized=False)
+    read = jax.jit(jnp.sum)
+    products = {rows: (jax.jit(lambda lap, x: lap.matvec(x)), jnp.ones((rows, lap.num_vertices))) for rows in (1, 3, 8)}
+    calls: dict[Any, Callable[[], Any]] = {"read": lambda: read(lap.blocks[0])}
+    calls |= {rows: lambda f=f, x=x: f(lap, x) for rows, (f, x) in products.items()}
+    seconds = _interleaved(config, calls)
+    size = lap.blocks[0].nbytes
+    yield Figure(f"reading {config.side} x {config.side} once", size / statistics.median(seconds["read"]) / 1e9, "GB/s")
+    for rows in products:
+        of = f"product of {rows} rows"
+        yield Figure(of, 1e3 * statistics.median(seconds[rows]), "ms")
+        yield Figure(of, _ratio(seconds[rows], seconds["read"]), "reads of the block", True)
+
+
+def _one_block(weights: jax.Array) -> tuple[fj.NetworkGraph, Any]:
+    params = {"Dense_0": {"kernel": weights}}
+    return fj.graph_from_params(params), params
+
+
+def _params(config: PriceConfig, dtype: str) -> Any:
+    model = MLP(config.widths[1:])
+    params = model.init(jax.random.key(0), jnp.ones((1, config.widths[0])), training=False)["params"]
+    return jax.tree.map(lambda leaf: leaf.astype(DTYPES[dtype]), params)
+
+
+def _kernel_bytes(config: PriceConfig, dtype: str) -> int:
+    return sum(a * b for a, b in itertools.pairwise(config.widths)) * jnp.dtype(DTYPES[dtype]).itemsize
+
+
+def _compiled_step(config: PriceConfig, dtype: str, regularizer: optax.GradientTransformation) -> Step:
+    tx = optax.chain(regularizer, optax.sgd(1e-3, momentum=0.9))
+    model = MLP(config.widths[1:])
+    inputs = jax.random.normal(jax.random.key(1), (config.batch, config.widths[0]), DTYPES[dtype])
+    labels = jax.random.randint(jax.random.key(2), (config.batch,), 0, config.widths[-1])
+
+    def loss(params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        logits: Any = model.apply({"params": params}, inputs, training=False)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels))
+
+    def step(params: Any, state: Any, inputs: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
+        updates, state = tx.update(jax.grad(loss)(params, inputs, labels), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = _params(config, dtype)
+    carry = params, tx.init(params)
+    start = time.perf_counter()
+    run = jax.jit(step, donate_argnums=(0, 1)).lower(*carry, inputs, labels).compile()
+    seconds = time.perf_counter() - start
+    return Step(run, carry, (inputs, labels), seconds, _temporary(run))
+
+
+def _temporary(compiled: Any) -> int:
+    analysis = compiled.memory_analysis()
+    return int(analysis.temp_size_in_bytes) if analysis is not None else 0
+
+
+def _interleaved_steps(
+    config: PriceConfig, steps: dict[str, Step]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each round's first step, which refreshes, and of its others, after one round that does not count."""
+    carries = {name: step.carry for name, step in steps.items()}
+    refreshing: dict[str, list[float]] = {name: [] for name in steps}
+    between: dict[str, list[float]] = {name: [] for name in steps}
+    for count in range(config.rounds + 1):
+        for name, step in steps.items():
+            carry = carries[name]
+            start = time.perf_counter()
+            carry = jax.block_until_ready(step.run(*carry, *step.data))
+            middle = time.perf_counter()
+            for _ in range(config.refresh_every - 1):
+                carry = step.run(*carry, *step.data)
+            carries[name] = jax.block_until_ready(carry)
+            if count:
+                refreshing[name].append(middle - start)
+                between[name].append(time.perf_counter() - middle)
+    return refreshing, between
+
+
+def _interleaved(config: PriceConfig, calls: dict[Any, Callable[[], Any]]) -> dict[Any, list[float]]:
+    seconds: dict[Any, list[float]] = {name: [] for name in calls}
+    for count in range(config.rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if count:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _median_seconds(config: PriceConfig, call: Callable[[], Any]) -> float:
+    return statistics.median(_interleaved(config, {"it": call})["it"])
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios within a round, which had the machine in the same state."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))

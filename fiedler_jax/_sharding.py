@@ -1,0 +1,48 @@
+"""Vectors whole on every device and edges where the kernels are, when the kernels are spread over many devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.experimental.shard_alike import shard_alike
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+
+def on_automatic_axes(compute: Callable[..., Any], *args: Any, placed_like: Any = None) -> Any:
+    """``compute(*args)``, also where types name shardings (explicit mode), which then holds around the call only.
+
+    Results are whole on every device; with `placed_like`, a tree of arrays, there are two, of which the first has that
+    structure and lies as it does.
+    """
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(args)]
+    mesh = next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+    if mesh is None:
+        return compute(*args)
+    whole = NamedSharding(mesh, P())
+    out: Any = whole
+    if placed_like is not None:
+        out = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, placed_like), whole
+    return jax.sharding.auto_axes(compute, out_sharding=out)(*args)
+
+
+def replicated(x: jax.Array) -> jax.Array:
+    """The same array, whole on every device of the mesh in use (`jax.set_mesh`), if any.
+
+    Vectors of all vertices are small next to the kernels. Left to itself the compiler gives each device a part of them,
+    which the ends of the groups cut anew: an exchange at every slice, some two hundred in a solve.
+    """
+    return jax.lax.with_sharding_constraint(x, P()) if _has_mesh() else x
+
+
+def placed_like(x: jax.Array, edges: jax.Array) -> jax.Array:
+    """The same array, spread over the devices of the mesh in use as `edges` is, which has its shape.
+
+    Made of vectors that are whole on every device, it would else be made whole there too.
+    """
+    return shard_alike(x, edges)[0] if _has_mesh() else x
+
+
+def _has_mesh() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and set(mesh.axis_types) == {AxisType.Auto}

@@ -1,0 +1,97 @@
+"""The benchmark of one device: its figures are of what they say, its table shows what became worse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import device
+from benchmarks._errors import DataError
+from benchmarks._prices import PriceConfig, product_figures, step_figures
+
+TINY = ["--widths", "12,8,4", "--rounds", "1", "--refresh-every", "2", "--side", "16", "--batch", "4"]
+FIGURE = {"name": "step", "value": 1.5, "unit": "ms", "guarded": True}
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("device")
+    assert device.main([*TINY, "--out", str(out)]) == 0
+    return json.loads((out / "device.json").read_text())
+
+
+def test_the_record_says_what_was_measured_on_what(record: dict[str, Any]) -> None:
+    assert record["schema"] == device.SCHEMA_VERSION
+    assert record["device"]["platform"] == "cpu"
+    assert record["versions"]["jax"]
+    assert record["config"]["widths"] == [12, 8, 4]
+    names = [(one["name"], one["unit"]) for one in record["figures"]]
+    assert len(set(names)) == len(names)
+    assert all(one["value"] == one["value"] for one in record["figures"])
+    for dtype in ("float32", "bfloat16"):
+        for kind in ("normalized", "combinatorial"):
+            for what in ("step with refreshes", "step between refreshes", "first step compiled"):
+                assert (f"{what}, {dtype}, {kind}", "x weight decay") in names
+            assert (f"cold solve, {dtype}, {kind}", "block products") in names
+
+
+def test_a_step_holds_one_refresh_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the steps cost is the ratio of clock readings: with a clock that counts its readings every one is 1.
+    readings = iter(range(10_000))
+    monkeypatch.setattr("benchmarks._prices.time.perf_counter", lambda: float(next(readings)))
+    config = PriceConfig(widths=(6, 4, 2), batch=2, refresh_every=2, rounds=2, side=8)
+    found = {(figure.name, figure.unit): figure.value for figure in step_figures(config, "float32")}
+    assert found["step with refreshes, float32, normalized", "x weight decay"] == 1
+    assert found["step, float32, weight decay", "ms"] == 1000
+
+
+def test_products_are_measured_in_reads_of_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter(range(10_000))
+    monkeypatch.setattr("benchmarks._prices.time.perf_counter", lambda: float(next(readings)))
+    found = [figure for figure in product_figures(PriceConfig(rounds=1, side=8)) if figure.unit == "GB/s"]
+    assert found[0].value == pytest.approx(8 * 8 * 4 / 1e9)
+
+
+def test_a_table_of_old_and_new_marks_what_became_worse() -> None:
+    def record_of(value: float, **more: Any) -> dict[str, Any]:
+        return {
+            "device": {"kind": "cpu", "platform": "cpu", "cores": 2},
+            "versions": {"jax": "1"},
+            "config": {"rounds": 1},
+            "figures": [FIGURE | {"value": value}, *more.get("figures", [])],
+        }
+
+    table = device.price_table(record_of(3.0), record_of(1.5))
+    assert table.rows == (("step", "3", "1.5", "2.00 !", "ms"),)
+    assert device.price_table(record_of(1.5), record_of(1.5)).rows[0][3] == "1.00"
+    added = device.price_table(record_of(1.5, figures=[FIGURE | {"name": "new"}]), record_of(1.5))
+    assert added.rows[1] == ("new", "1.5", "", "", "ms")
+    assert device.price_table(record_of(1.5), None).headers == ("what", "value", "unit")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--widths", "12"], "at least two layers"),
+        (["--widths", "a,b"], "whole numbers"),
+        (["--rounds", "0"], "--rounds"),
+        (["--against", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_wrong_option_says_so(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert device.main([*TINY, *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_another_file_is_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text("[]")
+    with pytest.raises(DataError, match=r"other\.json is no result"):
+        device.read_record(path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert device.main([*TINY, "--out", str(tmp_path / "file" / "results")]) == 2
+    assert "cannot write" in capsys.readouterr().err
