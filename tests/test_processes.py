@@ -1,0 +1,75 @@
+"""Two processes on one machine, four devices each, train to the numbers of one device."""
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import processes
+import pytest
+
+_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, Any]]:
+    root = Path(__file__).parent.parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "tests/processes.py", str(port), str(number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env=environment,
+        )
+        for number in range(2)
+    ]
+    try:
+        ended = [process.communicate(timeout=_SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (_, errors) in zip(started, ended, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [json.loads(output.splitlines()[-1]) for output, _ in ended]
+
+
+def test_each_process_holds_its_part(found: list[dict[str, Any]]) -> None:
+    for one in found:
+        assert one["processes"] == 2
+        assert one["devices"] == [4, 8]
+        assert one["own part"] == [[m, n // 8] for m, n in itertools.pairwise(processes.SIZES)]
+
+
+def test_both_say_the_same(found: list[dict[str, Any]]) -> None:
+    first, second = found
+    assert first == second
+
+
+def test_the_numbers_are_those_of_one_device(found: list[dict[str, Any]]) -> None:
+    host = jax.tree.map(jnp.asarray, processes.host_params())
+    params, metrics = processes.ended_with(host)
+    assert found[0]["refreshes"] == int(metrics.refreshes) == 3
+    assert found[0]["value"] == pytest.approx(float(metrics.value), rel=1e-5)
+    for kernel, alone, start in zip(
+        found[0]["kernels"], jax.tree.leaves(params), jax.tree.leaves(processes.host_params()), strict=True
+    ):
+        scale = np.max(np.abs(np.asarray(alone)))
+        assert np.max(np.abs(np.array(kernel) - np.asarray(alone))) < 1e-5 * scale
+        assert np.max(np.abs(start - np.asarray(alone))) > 1e-2 * scale
