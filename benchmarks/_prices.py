@@ -93,7 +93,8 @@ def step_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
     }
     refreshing, between = _interleaved_steps(config, steps)
     decay = steps[BASELINE]
-    yield Figure(f"step, {dtype}, {BASELINE}", 1e3 * statistics.median(between[BASELINE]), "ms")
+    seconds = statistics.median(between[BASELINE]) / max(config.refresh_every - 1, 1)
+    yield Figure(f"step, {dtype}, {BASELINE}", 1e3 * seconds, "ms")
     for name in ("normalized", "combinatorial"):
         of = f"{dtype}, {name}"
         whole = [a + b for a, b in zip(refreshing[name], between[name], strict=True)]
