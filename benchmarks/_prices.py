@@ -17,6 +17,7 @@ from benchmarks._model import MLP
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 BASELINE = "weight decay"
+MEMBERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class PriceConfig:
         refresh_every: updates from one refresh to the next; each round of steps has exactly one.
         rounds: rounds of steps, and timed solves and products.
         side: rows and columns of the block that products are measured on.
+        dtypes: of the parameters.
     """
 
     widths: tuple[int, ...] = (784, 500, 500, 500, 10)
@@ -36,10 +38,14 @@ class PriceConfig:
     refresh_every: int = 100
     rounds: int = 20
     side: int = 4096
+    dtypes: tuple[str, ...] = tuple(DTYPES)
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ConfigError(f"--widths must name at least two layers of at least one unit, not {self.widths}")
+        unknown = [name for name in self.dtypes if name not in DTYPES]
+        if unknown or not self.dtypes:
+            raise ConfigError(f"--dtypes must be of {', '.join(DTYPES)}, not {', '.join(unknown) or 'empty'}")
         for name in ("batch", "refresh_every", "rounds", "side"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
@@ -71,12 +77,14 @@ def figures(config: PriceConfig, tell: Callable[[str], None]) -> Iterator[Figure
         config: what is measured.
         tell: is told what is measured next.
     """
-    for dtype in DTYPES:
+    for dtype in config.dtypes:
         tell(f"training steps in {dtype}")
         yield from step_figures(config, dtype)
-    for dtype in DTYPES:
+    for dtype in config.dtypes:
         tell(f"solves in {dtype}")
         yield from solve_figures(config, dtype)
+    tell("seeds under vmap")
+    yield from ensemble_figures(config)
     tell("products")
     yield from product_figures(config)
 
@@ -135,6 +143,35 @@ def solve_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
         yield Figure(f"warm solve, {of}", float(again.iterations), "block products", True)
 
 
+def ensemble_figures(config: PriceConfig) -> Iterator[Figure]:
+    """A step of several seeds under vmap, refreshes included, against as many steps one by one.
+
+    With the state's count mapped every member solves at every step, as with any `lax.cond` under vmap.
+    """
+    tx, step = _step_function(config, fj.add_fiedler_penalty(1e-3, refresh_every=config.refresh_every))
+    data = _data(config, "float32")
+    alone = _params(config, "float32")
+    members = jax.tree.map(lambda leaf: jnp.stack([leaf * (1 + 0.1 * i) for i in range(MEMBERS)]), alone)
+    fields = fj.FiedlerPenaltyState._fields
+    unmapped = fj.FiedlerPenaltyState._make(None if name == "count" else 0 for name in fields), 0
+    runs = {"alone": (jax.jit(step), (alone, tx.init(alone)))}
+    for name, axes in (("unmapped", unmapped), ("mapped", (0, 0))):
+        run = jax.jit(jax.vmap(step, in_axes=(0, axes, None, None), out_axes=(0, axes)))
+        runs[name] = run, (members, jax.vmap(tx.init, out_axes=axes)(members))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    carries = {name: carry for name, (_, carry) in runs.items()}
+    for count in range(1 + max(config.rounds // 10, 1)):
+        for name, (run, _) in runs.items():
+            start = time.perf_counter()
+            for _ in range(config.refresh_every):
+                carries[name] = run(*carries[name], *data)
+            jax.block_until_ready(carries[name])
+            if count:
+                seconds[name].append((time.perf_counter() - start) * (MEMBERS if name == "alone" else 1))
+    for name in ("unmapped", "mapped"):
+        yield Figure(f"{MEMBERS} seeds, count {name}", _ratio(seconds[name], seconds["alone"]), "x one by one", True)
+
+
 def product_figures(config: PriceConfig) -> Iterator[Figure]:
     """Products with a square block against reading it once, which a sum of all its entries does."""
     weights = jax.random.normal(jax.random.key(0), (config.side, config.side), jnp.float32)
@@ -168,10 +205,26 @@ def _kernel_bytes(config: PriceConfig, dtype: str) -> int:
 
 
 def _compiled_step(config: PriceConfig, dtype: str, regularizer: optax.GradientTransformation) -> Step:
+    tx, step = _step_function(config, regularizer)
+    data = _data(config, dtype)
+    params = _params(config, dtype)
+    carry = params, tx.init(params)
+    start = time.perf_counter()
+    run = jax.jit(step, donate_argnums=(0, 1)).lower(*carry, *data).compile()
+    seconds = time.perf_counter() - start
+    return Step(run, carry, data, seconds, _temporary(run))
+
+
+def _data(config: PriceConfig, dtype: str) -> tuple[jax.Array, jax.Array]:
+    inputs = jax.random.normal(jax.random.key(1), (config.batch, config.widths[0]), DTYPES[dtype])
+    return inputs, jax.random.randint(jax.random.key(2), (config.batch,), 0, config.widths[-1])
+
+
+def _step_function(
+    config: PriceConfig, regularizer: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
     tx = optax.chain(regularizer, optax.sgd(1e-3, momentum=0.9))
     model = MLP(config.widths[1:])
-    inputs = jax.random.normal(jax.random.key(1), (config.batch, config.widths[0]), DTYPES[dtype])
-    labels = jax.random.randint(jax.random.key(2), (config.batch,), 0, config.widths[-1])
 
     def loss(params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         logits: Any = model.apply({"params": params}, inputs, training=False)
@@ -181,12 +234,7 @@ def _compiled_step(config: PriceConfig, dtype: str, regularizer: optax.GradientT
         updates, state = tx.update(jax.grad(loss)(params, inputs, labels), state, params)
         return optax.apply_updates(params, updates), state
 
-    params = _params(config, dtype)
-    carry = params, tx.init(params)
-    start = time.perf_counter()
-    run = jax.jit(step, donate_argnums=(0, 1)).lower(*carry, inputs, labels).compile()
-    seconds = time.perf_counter() - start
-    return Step(run, carry, (inputs, labels), seconds, _temporary(run))
+    return tx, step
 
 
 def _temporary(compiled: Any) -> int:

@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks._errors import ConfigError, DataError
 from benchmarks._prices import Figure, PriceConfig, figures
 from benchmarks._report import TextTable, markdown_table, package_versions, prepare_output, rich_table
-from benchmarks._terminal import run_command
+from benchmarks._terminal import comma_separated, run_command
 
 SCHEMA_VERSION = 1
 # From one run to the next on a shared machine, ratios were seen to change by so much without any cause in the code.
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--refresh-every", type=int, default=default.refresh_every, help="steps a refresh (%(default)s)")
     add("--rounds", type=int, default=default.rounds, help="rounds, of one refresh each (%(default)s)")
     add("--side", type=int, default=default.side, help="rows and columns of the block for products (%(default)s)")
+    add("--dtypes", default=",".join(default.dtypes), help="of the parameters (%(default)s)")
     add("--against", type=Path, help="device.json of an earlier run, to show both")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--out", type=Path, default=Path("device-results"), help="folder for device.json (%(default)s)")
@@ -54,6 +55,7 @@ def _measure(arguments: argparse.Namespace, console: Console) -> None:
         refresh_every=arguments.refresh_every,
         rounds=arguments.rounds,
         side=arguments.side,
+        dtypes=comma_separated(arguments.dtypes),
     )
     earlier = read_record(arguments.against) if arguments.against else None
     prepare_output(arguments.out)
