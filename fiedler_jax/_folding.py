@@ -12,6 +12,9 @@ from fiedler_jax.laplacian import Laplacian, Range, product_with_block, sum_by_g
 # With so many vertices to each eigenvalue asked for, all of these lie in the lower half of the spectrum.
 _VERTICES_PER_EIGENVALUE = 8
 
+# A product shorter than this many eps is rounding.
+_NOISE_FACTOR = 16.0
+
 
 class Halves(NamedTuple):
     """The groups of a graph in two colours: `kept` those of the smaller half, `folded` the others."""
@@ -102,7 +105,9 @@ class Fold(NamedTuple):
         below = self._down(linked)
         squared = jnp.sum(below**2, axis=-1, keepdims=True)
         length = jnp.sqrt(jnp.sum(linked**2, axis=-1, keepdims=True))
-        below = below * jnp.where(squared > 0, length * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), 0)
+        # Where σ is rounding, so is B u, and (u, 0) is an eigenvector on its own, of L's eigenvalue 1.
+        known = squared > (_NOISE_FACTOR * jnp.finfo(rows.dtype).eps * length) ** 2
+        below = below * jnp.where(known, length * jax.lax.rsqrt(jnp.where(known, squared, 1)), 0)
         # Isolated vertices have no counterpart that takes its share of the length.
         rows = jnp.where(alone, 2**0.5, 1) * rows
         kept, folded = self.kept, _side_by_side(self.halves.folded)
@@ -112,6 +117,8 @@ class Fold(NamedTuple):
         ]
         isolated = rows[..., rows.shape[-1] - len(self.isolated) :]
         vectors = jnp.concatenate(parts, axis=-1).at[..., self.isolated].add(isolated)
+        # What u holds of the null vector by rounding, B u / σ holds 1 / σ times.
+        vectors = vectors - (vectors @ self.lap.null_vector)[..., None] * self.lap.null_vector
         total = jnp.sum(vectors**2, axis=-1, keepdims=True)
         return vectors * jnp.where(total > 0, jax.lax.rsqrt(jnp.where(total > 0, total, 1)), 0)
 

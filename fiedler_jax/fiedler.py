@@ -34,7 +34,7 @@ class FiedlerPair(NamedTuple):
         vector: the unit Fiedler vector, shape (n,); its sign is arbitrary.
         residual: ``|L v - λ2 v|``.
         error: estimated absolute error of the value: the residual, or its square over the gap to the next eigenvalue.
-        next_value: estimate of λ3, infinite if there is none; ``next_value - value`` is the gap.
+        next_value: estimate of λ3, infinite if there is none, only an upper bound if λ2 is zero to rounding.
         next_residual: the residual of that estimate.
         ipr: inverse participation ratio ``Σ v_i⁴``, from 1/n (spread out) to 1 (localized on one vertex).
         floor: the residual below which the dtype resolves nothing.

@@ -70,9 +70,10 @@ def test_eigenpairs_are_those_of_the_whole_laplacian(case: str, num: int, dtype:
     assert np.all(abs(vectors @ vectors.T - np.eye(num)) <= 16 * eps / np.outer(singular, singular))
     true = np.linalg.norm(dense @ vectors.T - vectors.T * values, axis=0)
     np.testing.assert_allclose(np.asarray(found.residuals, float), true, rtol=0.02, atol=20 * eps)
-    # The guard is an upper bound of the next eigenvalue, up to its residual.
+    # The guard is an upper bound of the next eigenvalue; it is near it unless nothing can lie below the values found.
     floor = found.floor / next_singular
-    assert -floor <= found.next_value - spectrum[num + 1] <= found.next_residual + floor
+    assert -floor <= found.next_value - spectrum[num + 1]
+    assert found.next_value - spectrum[num + 1] <= found.next_residual + floor or np.all(values <= found.floor)
 
 
 @pytest.mark.parametrize("case", CASES)

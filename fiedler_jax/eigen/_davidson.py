@@ -170,7 +170,7 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, scattered: jax.Array, s
 def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: float) -> _State:
     """The best pairs the basis holds, and whether they will do; the basis restarted from them, its last rows free."""
     wanted, kept = shape.wanted, shape.kept
-    ritz = rayleigh_ritz(operator, state.basis @ state.products.T, state.valid)
+    ritz = _steadied(operator, rayleigh_ritz(operator, state.basis @ state.products.T, state.valid))
     mixing, valid = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     rows = residuals_of(operator, ritz.values[:kept], basis[1 : 1 + kept], products[1 : 1 + kept])
@@ -179,8 +179,8 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
     reach = jnp.minimum(residuals, jnp.sum(_preconditioner(operator, ritz.values[:kept], _REACHED) * rows**2, axis=1))
     report = RitzReport(ritz.values[:kept], residuals, reach)
     given = jnp.where(state.iterations == 1, _given(operator, report, state.scattered @ ritz.coefficients), state.given)
-    developed = _developed(operator, report, given, wanted - 1, state.iterations)
     found = assess(operator, report, wanted - 1, tol)
+    developed = found.lowest | _developed(operator, report, given, wanted - 1, state.iterations)
     # Targets and guard come first, then what may come down furthest; a residual that is rounding needs no correction.
     order = jnp.where(jnp.arange(kept) < wanted, -jnp.inf, report.values - reach)
     order = jnp.where(residuals > accuracy_floor(operator), order, jnp.inf)
@@ -194,6 +194,21 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
         chosen=jax.lax.top_k(-order, shape.block)[1],
         done=state.done | (developed & (found.accurate | found.resolved)),
     )
+
+
+def _steadied(operator: SymmetricOperator, ritz: RitzPairs) -> RitzPairs:
+    """The pairs, those whose values are rounding turned among themselves so that the first stays what it was.
+
+    The order and the mixture in which such pairs come, as the parts of a disconnected graph do, is rounding too: each
+    takes a share of what is wrong in the others, and none would converge before all do.
+    """
+    former = jnp.where(ritz.values <= accuracy_floor(operator), ritz.coefficients[1], 0)
+    length = jnp.sqrt(jnp.sum(former**2))
+    # The reflection that exchanges the first of them with what they hold of the former one.
+    mirror = (former / jnp.where(length > 0, length, 1)).at[0].add(jnp.where(former[0] > 0, 1, -1) * (length > 0))
+    squared = jnp.sum(mirror**2)
+    turn = ritz.coefficients @ mirror / jnp.where(squared > 0, squared, 1)
+    return ritz._replace(coefficients=ritz.coefficients - 2 * turn[:, None] * mirror)
 
 
 def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> tuple[jax.Array, jax.Array]:

@@ -46,7 +46,8 @@ class EigenResult(NamedTuple):
         residuals: ``|A v - θ v|``, shape (k,).
         error: estimated absolute error of the values, shape (k,): the residual, or its square over the gap. The
             rounding of the values themselves, of the order of `floor`, comes on top.
-        next_value: estimate of the next eigenvalue, infinite if there is none.
+        next_value: estimate of the next eigenvalue, infinite if there is none; only an upper bound where all `values`
+            are zero to rounding, since nothing can lie below these.
         next_residual: the residual of that estimate.
         floor: the residual below which the dtype resolves nothing.
         matvecs: how many vectors were multiplied (int32).
@@ -119,11 +120,12 @@ class RitzReport(NamedTuple):
 
 
 class Assessment(NamedTuple):
-    """How accurate the targets of a `RitzReport` are, and whether one was missed."""
+    """How accurate the targets of a `RitzReport` are, and whether one was missed; `lowest` if none can have been."""
 
     error: jax.Array
     accurate: jax.Array
     resolved: jax.Array
+    lowest: jax.Array
 
 
 def check_settings(tol: float | None, max_iterations: int, basis_size: int | None = None) -> None:
@@ -163,7 +165,8 @@ def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float
     distance `gap`; a residual below the rounding of one product is not known. The guard, the first pair above the
     targets, measures the gap, so it must be known to a few per cent. As long as a pair may come down to a target, an
     eigenvalue that was missed may hide in it. A guard that the basis does not hold yet shows nothing; if the basis
-    is `complete`, one that it does not hold does not exist.
+    is `complete`, one that it does not hold does not exist. Targets that cannot be told from zero, as of a graph in
+    many parts, are `lowest`: no eigenvalue lies below them, whatever the guard shows.
     """
     floor = accuracy_floor(operator)
     absent = report.values >= absent_value(operator) / 2
@@ -177,7 +180,9 @@ def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float
     guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
     # A value at the level of rounding has no digit that is right.
     accurate = error <= tol * operator.tolerance_scale(targets) * jnp.maximum(targets - floor, 0)
-    return Assessment(error, guarded & jnp.all(accurate), guarded & jnp.all(accurate | (r[:num] <= floor)))
+    lowest = jnp.all((targets <= floor) & (r[:num] <= floor))
+    resolved = lowest | (guarded & jnp.all(accurate | (r[:num] <= floor)))
+    return Assessment(error, guarded & jnp.all(accurate), resolved, lowest)
 
 
 def is_finite(operator: SymmetricOperator) -> jax.Array:
