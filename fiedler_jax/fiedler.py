@@ -368,6 +368,7 @@ def _check_vectors(vectors: jax.Array, num_vertices: int) -> None:
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "ignore_isolated", "num"))
+@jax.default_matmul_precision("highest")
 def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolated: bool, num: int) -> EigenResult:
     given = [] if init is None else [jnp.atleast_2d(init)]
     half = fold(lap, num, ignore_isolated)

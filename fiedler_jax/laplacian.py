@@ -236,8 +236,12 @@ def _from_blocks(
     return Laplacian(blocks, degrees, placements, groups, normalized)
 
 
+@jax.default_matmul_precision("highest")
 def product_with_block(x: jax.Array, at: Range, block: jax.Array, transposed: bool = False) -> jax.Array:
-    """The product of the part of x at `at` with a block (rows, columns), or with each of (blocks, rows, columns)."""
+    """The product of the part of x at `at` with a block (rows, columns), or with each of (blocks, rows, columns).
+
+    In full precision: an accelerator's default rounds what it multiplies to 11 or 8 bits.
+    """
     part = replicated(x[..., slice(*at)])
     if block.ndim == 2:
         # XLA on CPU takes 15 to 35 times as long to multiply one row by a transposed block of 4096 x 4096.

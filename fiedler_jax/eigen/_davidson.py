@@ -121,6 +121,7 @@ class Davidson:
     def __post_init__(self) -> None:
         check_settings(self.tol, self.max_iterations, self.basis_size)
 
+    @jax.default_matmul_precision("highest")
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
         """The `num` smallest eigenpairs, from start rows (m, n), none of which need be accurate or independent."""
         tol = default_tolerance(self.tol, operator.diagonal.dtype)

@@ -21,6 +21,7 @@ class Dense:
         0.5858
     """
 
+    @jax.default_matmul_precision("highest")
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
         """The `num` smallest eigenpairs; `start` only gives the calling convention."""
         del start

@@ -70,6 +70,7 @@ class Lanczos:
     def __post_init__(self) -> None:
         check_settings(self.tol, self.max_iterations, self.basis_size)
 
+    @jax.default_matmul_precision("highest")
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
         """The `num` smallest eigenpairs, from the sum of the start rows (m, n) made orthonormal."""
         block = num + 1

@@ -50,6 +50,7 @@ class PowerIteration:
     def __post_init__(self) -> None:
         check_settings(self.tol, self.max_iterations)
 
+    @jax.default_matmul_precision("highest")
     def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
         """The `num` smallest eigenpairs, from start rows (m, n)."""
         block = num + 1
