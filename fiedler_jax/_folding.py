@@ -6,8 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fiedler_jax._sharding import replicated
 from fiedler_jax.eigen import EigenResult, Status, SymmetricOperator
-from fiedler_jax.laplacian import Laplacian, Range, product_with_block, sum_by_group
+from fiedler_jax.eigen._basis import squares
+from fiedler_jax.laplacian import Laplacian, Range, has_edges, product_with_block
 
 # With so many vertices to each eigenvalue asked for, all of these lie in the lower half of the spectrum.
 _VERTICES_PER_EIGENVALUE = 8
@@ -54,20 +56,23 @@ class Fold(NamedTuple):
     @property
     def operator(self) -> SymmetricOperator:
         """M, to be solved."""
-        connected = self.restrict(self.lap.connected).astype(self.lap.dtype)
-        # NaN and infinite weights show in the diagonal.
-        diagonal = self.restrict(self.lap.diagonal)
-        null_vector = self.restrict(self.lap.null_vector)
-        squared = jnp.sum(null_vector**2)
+        degrees = self.restrict(self.lap.degrees)
+        connected = has_edges(degrees)
+        root = jnp.where(connected, jnp.sqrt(degrees), 0)
+        squared = jnp.vdot(root, root)
+        null_vector = root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
 
         def matvec(rows: jax.Array) -> jax.Array:
-            return connected * rows - self.append(self._up(self._down(rows)))
+            below = self._cross(self._split(rows), self.halves.folded)
+            above = self._cross(below, self.halves.kept)
+            return connected * rows - self.append(jnp.concatenate(list(above.values()), axis=-1))
 
         return SymmetricOperator(
             matvec=matvec,
-            diagonal=diagonal,
-            upper_bound=jnp.ones((), self.lap.dtype) + 0 * jnp.sum(self.lap.diagonal),
-            null_vector=null_vector * jnp.where(squared > 0, jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), 0),
+            # NaN and infinite weights show in the diagonal.
+            diagonal=jnp.where(jnp.isfinite(degrees), connected.astype(degrees.dtype), jnp.nan),
+            upper_bound=jnp.ones((), self.lap.dtype),
+            null_vector=null_vector,
             support=self.support,
             tolerance_scale=lambda values: 2 / (1 + 1 / _singular(values)),
         )
@@ -82,63 +87,59 @@ class Fold(NamedTuple):
 
     def lift(self, result: EigenResult) -> EigenResult:
         """The eigenpairs of L that belong to those of M; values and residuals follow from ``λ = 1 - √(1 - θ)``."""
-        vectors = self._lifted(result.vectors)
-        # One more is the null vector's. Those of L that M does not have are all 1 or more.
-        few = jnp.sum(self.support) < len(vectors) + 1
         slope = 1 / (2 * _singular(result.values))
-        next_singular = _singular(result.next_value)
-        status = jnp.where(few & (result.status != Status.NOT_FINITE), Status.TOO_FEW_VERTICES, result.status)
+        enough = result.status != Status.TOO_FEW_VERTICES
         return result._replace(
-            values=jnp.where(few, 0, 1 - _singular(result.values)),
-            vectors=jnp.where(few, 0, vectors),
+            values=jnp.where(enough, 1 - _singular(result.values), 0),
+            vectors=self._lifted(result.vectors),
             residuals=_lifted_residual(result.residuals, result.values),
             error=result.error * slope,
-            next_value=jnp.where(jnp.isinf(result.next_value), 1, 1 - next_singular),
+            # Those eigenvalues of L that M does not have are all 1 or more.
+            next_value=jnp.where(jnp.isinf(result.next_value), 1, 1 - _singular(result.next_value)),
             next_residual=_lifted_residual(result.next_residual, result.next_value),
             floor=_lifted_residual(result.floor, result.values[0]),
-            status=status.astype(jnp.int32),
         )
 
     def _lifted(self, rows: jax.Array) -> jax.Array:
-        alone = ~self.restrict(self.lap.connected)
-        linked = jnp.where(alone, 0, rows)
-        below = self._down(linked)
-        squared = jnp.sum(below**2, axis=-1, keepdims=True)
-        length = jnp.sqrt(jnp.sum(linked**2, axis=-1, keepdims=True))
-        # Where σ is rounding, so is B u, and (u, 0) is an eigenvector on its own, of L's eigenvalue 1.
-        known = squared > (_NOISE_FACTOR * jnp.finfo(rows.dtype).eps * length) ** 2
-        below = below * jnp.where(known, length * jax.lax.rsqrt(jnp.where(known, squared, 1)), 0)
+        # Of several rows: XLA has a library for their products, where it compiles those of a single one.
+        rows = jax.lax.optimization_barrier(jnp.pad(rows, ((0, 1), (0, 0))))
+        below = jnp.concatenate(list(self._cross(self._split(rows), self.halves.folded).values()), axis=-1)
         # Isolated vertices have no counterpart that takes its share of the length.
-        rows = jnp.where(alone, 2**0.5, 1) * rows
+        alone = ~has_edges(self.restrict(self.lap.degrees))
+        linked, squared = squares(jnp.where(alone, 0, rows)), squares(below)
+        # Where σ is rounding, so is B u, and (u, 0) is an eigenvector on its own, of L's eigenvalue 1.
+        known = squared > (_NOISE_FACTOR * jnp.finfo(rows.dtype).eps) ** 2 * linked
+        factor = jnp.where(known, jnp.sqrt(linked / jnp.where(known, squared, 1)), 0)
+        rows, below = jnp.where(alone, 2**0.5, 1) * rows, factor[:, None] * below
         kept, folded = self.kept, _side_by_side(self.halves.folded)
         parts = [
-            rows[..., slice(*kept[group])] if group in kept else below[..., slice(*folded[group])]
+            rows[:, slice(*kept[group])] if group in kept else below[:, slice(*folded[group])]
             for group in self.lap.groups
         ]
-        isolated = rows[..., rows.shape[-1] - len(self.isolated) :]
-        vectors = jnp.concatenate(parts, axis=-1).at[..., self.isolated].add(isolated)
+        vectors = jax.lax.optimization_barrier(jnp.concatenate(parts, axis=-1))
+        if len(self.isolated):
+            vectors = vectors.at[:, self.isolated].add(rows[:, rows.shape[-1] - len(self.isolated) :])
         # What u holds of the null vector by rounding, B u / σ holds 1 / σ times.
-        vectors = vectors - (vectors @ self.lap.null_vector)[..., None] * self.lap.null_vector
-        total = jnp.sum(vectors**2, axis=-1, keepdims=True)
-        return vectors * jnp.where(total > 0, jax.lax.rsqrt(jnp.where(total > 0, total, 1)), 0)
+        null_vector = self.lap.null_vector
+        vectors = jax.lax.optimization_barrier(vectors - (vectors @ null_vector)[:, None] * null_vector)
+        total = squares(vectors)
+        return (vectors * jnp.where(total > 0, jax.lax.rsqrt(total), 0)[:, None])[:-1]
 
-    def _down(self, rows: jax.Array) -> jax.Array:
-        """``B x``, from the kept half to the folded one."""
-        return self._cross(self.halves.kept, self.halves.folded, rows)
+    def _split(self, rows: jax.Array) -> dict[Range, jax.Array]:
+        """The kept groups' parts of vectors of M."""
+        return {group: rows[..., slice(*at)] for group, at in self.kept.items()}
 
-    def _up(self, rows: jax.Array) -> jax.Array:
-        """``Bᵀ x``, back."""
-        return self._cross(self.halves.folded, self.halves.kept, rows)
-
-    def _cross(self, sources: tuple[Range, ...], targets: tuple[Range, ...], rows: jax.Array) -> jax.Array:
-        at, scale = _side_by_side(sources), self.lap.inverse_root_degrees
-        scaled = rows[..., : sum(_sizes(sources))] * jnp.concatenate([scale[slice(*group)] for group in sources])
-        ends, parts = [], []
+    def _cross(self, parts: dict[Range, jax.Array], targets: tuple[Range, ...]) -> dict[Range, jax.Array]:
+        """``D^-1/2 A D^-1/2`` from the groups of one half to those of the other: B, or its transpose."""
+        scale = self.lap.inverse_root_degrees
+        scaled = {group: part * scale[slice(*group)] for group, part in parts.items()}
+        sums: dict[Range, jax.Array] = {}
         for block, (source, target, _) in zip(self.lap.blocks, self.lap.placements, strict=True):
-            forward = source in at
-            ends.append(target if forward else source)
-            parts.append(product_with_block(scaled, at[source if forward else target], block, transposed=not forward))
-        return sum_by_group(targets, ends, parts) * jnp.concatenate([scale[slice(*group)] for group in targets])
+            forward = source in scaled
+            start, end = (source, target) if forward else (target, source)
+            product = product_with_block(scaled[start], block, transposed=not forward)
+            sums[end] = sums[end] + product if end in sums else product
+        return {group: replicated(sums[group]) * scale[slice(*group)] for group in targets}
 
 
 def fold(lap: Laplacian, num: int, ignore_isolated: bool) -> Fold | None:

@@ -8,19 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from fiedler_jax._folding import Fold, fold
+from fiedler_jax._folding import fold
 from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax._sharding import on_automatic_axes, replicated
+from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.errors import HyperparameterError, VectorError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, laplacian
-
-# Starting rows cost one product each, so a deep net's groups are taken together into no more than this many.
-_MOST_GROUP_ROWS = 8
-
-# The vertices of least degree that start rows point at: on wide inputs the Fiedler vector sits on one of them.
-_LEAST_DEGREES = 3
 
 # What stands for a zero weight where the derivative with respect to its magnitude is asked for.
 _NUDGE = 1e-19
@@ -374,10 +369,10 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
     half = fold(lap, num, ignore_isolated)
     if half is None:
         operator = _operator(lap, ignore_isolated)
-        rows = [*given, *_start_rows(lap, operator.support)]
-        return solver.solve(operator, _joined(rows, operator.support, lap.dtype), num)
-    rows = [*map(half.restrict, given), *_half_start_rows(lap, half)]
-    return half.lift(solver.solve(half.operator, _joined(rows, half.support, lap.dtype), num))
+        rows = [*given, *start_rows(lap, operator.support)]
+        return solver.solve(operator, joined(rows, operator.support, lap.dtype), num)
+    rows = [*map(half.restrict, given), *half_start_rows(lap, half)]
+    return half.lift(solver.solve(half.operator, joined(rows, half.support, lap.dtype), num))
 
 
 def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:
@@ -390,32 +385,3 @@ def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:
         null_vector=constant_on_edges if ignore_isolated and not lap.normalized else lap.null_vector,
         support=lap.connected if ignore_isolated else jnp.ones_like(lap.connected),
     )
-
-
-def _start_rows(lap: Laplacian, support: jax.Array) -> list[jax.Array]:
-    """Rows near which Fiedler vectors are found: vertices of least degree, groups of units."""
-    # In float32 XLA selects, in float64 it sorts all vertices; which of nearly equal ones is chosen is no matter.
-    least = jnp.where(support, lap.degrees, jnp.inf).astype(jnp.float32)
-    _, weakest = jax.lax.top_k(-least, min(_LEAST_DEGREES, lap.num_vertices))
-    vertices = jnp.arange(lap.num_vertices)
-    rows = [vertices == weakest[:, None], *_group_rows(vertices, lap.groups)]
-    return [row * jnp.sqrt(lap.degrees) for row in rows] if lap.normalized else rows
-
-
-def _half_start_rows(lap: Laplacian, half: Fold) -> list[jax.Array]:
-    """The same on half of the vertices, where isolated vertices stand for all of least degree."""
-    degrees = half.restrict(lap.degrees)
-    rows = _group_rows(jnp.arange(len(degrees)), tuple(half.kept.values()))
-    return [*(row * jnp.sqrt(degrees) for row in rows), (degrees <= 0)[None]]
-
-
-def _joined(rows: list[jax.Array], support: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Start rows under one another, without what is not finite or outside the support."""
-    joined = jnp.concatenate([jnp.zeros((0, len(support)), dtype), *(row.astype(dtype) for row in rows)])
-    return jnp.where(support & jnp.isfinite(joined), joined, 0)
-
-
-def _group_rows(vertices: jax.Array, groups: Sequence[Range]) -> list[jax.Array]:
-    stride = -(-len(groups) // _MOST_GROUP_ROWS)
-    taken = [(groups[i][0], groups[min(i + stride, len(groups)) - 1][1]) for i in range(0, len(groups), stride)]
-    return [((vertices >= first) & (vertices < stop))[None] for first, stop in taken] if len(taken) > 1 else []

@@ -24,11 +24,12 @@ FLOORS = {
     "laplacian": 5,
     "eigen": 5,
     "_folding": 6,
-    "fiedler": 7,
-    "_refresh": 8,
-    "certificate": 8,
-    "transforms": 9,
-    "__init__": 10,
+    "_starting": 7,
+    "fiedler": 8,
+    "_refresh": 9,
+    "certificate": 9,
+    "transforms": 10,
+    "__init__": 11,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

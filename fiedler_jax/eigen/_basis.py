@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import absent_value
+from fiedler_jax.eigen._result import absent_value, accuracy_floor
 
 # A row that keeps less than this many eps of its length after projection is rounding noise, not a direction.
 _NOISE_FACTOR = 32.0
 
 # Each pass multiplies what is left of the basis in the rows by about eps over the share of them that was new.
 _MOST_PASSES = 5
+
+# How far below rounding a favoured row is held, in multiples of it: well apart from what rounding mixes.
+_FAVOUR = 8.0
 
 
 class RitzPairs(NamedTuple):
@@ -39,17 +42,17 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
         rows, count, _ = carry
         rest = rows - (rows @ basis.T) @ basis
         gram = rest @ rest.T
-        squared = jnp.diagonal(gram)
+        squared = diagonal(gram)
         inverse = jnp.where(squared > noise**2, jax.lax.rsqrt(squared), 0)
         weights, mixing = jnp.linalg.eigh(gram * inverse * inverse[:, None], symmetrize_input=False)
         keep = weights > noise * len(rows)
         scale = jnp.where(keep, jax.lax.rsqrt(weights), 0)
         # Where hardly anything was taken away, rounding was not amplified either.
-        settled = jnp.all((weights > 0.5) | (weights == 0)) & jnp.all((squared > 0.5) | (squared == 0))
+        settled = jnp.all(((weights > 0.5) | (weights == 0)) & ((squared > 0.5) | (squared == 0)))
         return (mixing * scale).T * inverse @ rest, count + 1, settled
 
-    length = jnp.sqrt(jnp.sum(rows**2, axis=1, keepdims=True))
-    start = rows * jnp.where(length > 0, 1 / length, 0)
+    squared = squares(rows)
+    start = rows * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)[:, None]
     rows, _, _ = jax.lax.while_loop(unsettled, once, (start, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
     return rows
 
@@ -59,12 +62,27 @@ def start_basis(operator: SymmetricOperator, start: jax.Array, scattered: jax.Ar
     return orthonormalize(jnp.concatenate([start, scattered]), operator.null_vector[None])
 
 
-def rayleigh_ritz(operator: SymmetricOperator, projected: jax.Array, valid: jax.Array) -> RitzPairs:
-    """Ritz pairs of ``H = V A Vᵀ`` (m, m); basis rows that are not valid come last, with the absent value."""
+def rayleigh_ritz(
+    operator: SymmetricOperator, projected: jax.Array, valid: jax.Array, favoured: int | None = None
+) -> RitzPairs:
+    """Ritz pairs of ``H = V A Vᵀ`` (m, m); basis rows that are not valid come last, with the absent value.
+
+    The order and the mixture in which pairs come whose values are rounding, as those of the parts of a disconnected
+    graph are, is rounding too: each takes a share of what is wrong in the others, and none would converge before all
+    do. If the value of the basis row `favoured` is so small, the first pair stays near that row.
+    """
+    eye = jnp.eye(len(projected), dtype=bool)
     # LAPACK may not return from a matrix with NaN, and its result would mean nothing.
     safe = jnp.where(jnp.isfinite(projected), projected, 0)
-    symmetric = jnp.where(valid[:, None] & valid[None, :], (safe + safe.T) / 2, 0)
-    return RitzPairs(*jnp.linalg.eigh(symmetric + jnp.diag(jnp.where(valid, 0, absent_value(operator)))))
+    symmetric = jnp.where(valid[:, None] & valid, (safe + safe.T) / 2, 0)
+    symmetric = jnp.where(eye & ~valid, absent_value(operator), symmetric)
+    if favoured is None:
+        return RitzPairs(*jnp.linalg.eigh(symmetric, symmetrize_input=False))
+    floor = accuracy_floor(operator)
+    favour = jnp.where(symmetric[favoured, favoured] <= floor, _FAVOUR * floor, 0)
+    chosen = eye & (jnp.arange(len(eye)) == favoured)
+    values, vectors = jnp.linalg.eigh(symmetric - jnp.where(chosen, favour, 0), symmetrize_input=False)
+    return RitzPairs(values + favour * vectors[favoured] ** 2, vectors)
 
 
 def residuals_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, products: jax.Array) -> jax.Array:
@@ -75,7 +93,25 @@ def residuals_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Ar
 
 def lengths(rows: jax.Array) -> jax.Array:
     """The Euclidean length of each row."""
-    return jnp.sqrt(jnp.sum(rows**2, axis=1))
+    return jnp.sqrt(squares(rows))
+
+
+def squares(rows: jax.Array) -> jax.Array:
+    """The squared length of each row."""
+    return inner_products(rows, rows)
+
+
+def inner_products(rows: jax.Array, others: jax.Array) -> jax.Array:
+    """The inner product of each row with its counterpart.
+
+    As the diagonal of all products: XLA has a library for these, where it compiles a sum anew for each shape.
+    """
+    return diagonal(rows @ others.T)
+
+
+def diagonal(matrix: jax.Array) -> jax.Array:
+    """The diagonal of a small matrix, without indexing, which XLA compiles to a gather."""
+    return jnp.sum(jnp.where(jnp.eye(len(matrix), dtype=bool), matrix, 0), axis=1)
 
 
 def scattered_rows(operator: SymmetricOperator, count: int) -> jax.Array:

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 
 from fiedler_jax.eigen._basis import (
     RitzPairs,
+    inner_products,
     lengths,
     orthonormalize,
     rayleigh_ritz,
     residuals_of,
     scattered_rows,
-    start_basis,
+    squares,
 )
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
+    Assessment,
     EigenResult,
     RitzReport,
     absent_value,
@@ -25,7 +27,6 @@ from fiedler_jax.eigen._result import (
     check_settings,
     conclude,
     default_tolerance,
-    is_finite,
     sharpness,
 )
 
@@ -42,6 +43,10 @@ _NEARLY_EXACT = 0.01
 # 8 in none.
 _PATIENCE = 8
 
+# So many pairs are corrected besides the targets: the guard, and what may come down furthest. Where all pairs of the
+# basis were, those that mislead turned sharp before what was missed showed.
+_FURTHER = 3
+
 # The least distance of a value from the diagonal, as a share of the diagonal, that a correction counts with. Where
 # thousands of inputs have nearly one degree, 0.01 took 6 block products and 0.1 took 29. The reach of a pair is an
 # estimate to second order only, and with the smaller share would be so large that it holds up the end.
@@ -50,43 +55,42 @@ _REACHED = 0.1
 
 
 class _State(NamedTuple):
-    """An orthonormal basis V (m, n), its products A V, and what the one before gave.
+    """An orthonormal basis V (m, n), its products A V, what the one before gave, and what joins it next.
 
     Row 0 of V is the null vector, so that whatever is made orthogonal to V is orthogonal to it; it counts as not
-    valid, as do rows that are zero. `scattered` holds the scattered rows in coordinates of the first basis; `given`
-    the lower ends of the Ritz pairs that were nearly exact from the start without them, else infinity; `chosen` the
-    pairs to correct next.
+    valid, as do rows that are zero. `given` are the lower ends of the Ritz pairs that were nearly exact from the start
+    without the scattered rows, else infinity.
     """
 
     basis: jax.Array
     products: jax.Array
     valid: jax.Array
+    joining: jax.Array
     report: RitzReport
-    scattered: jax.Array
+    found: Assessment
     given: jax.Array
     developed: jax.Array
-    chosen: jax.Array
     iterations: jax.Array
+    finite: jax.Array
     done: jax.Array
 
 
 class _Shape(NamedTuple):
-    """How many rows of the basis are what: after the null vector come `kept` Ritz vectors and `wanted` directions.
+    """How many rows are what: to the null vector, `kept` Ritz vectors and `wanted` directions, `block` more may come.
 
-    Of the Ritz vectors the first `wanted` are the targets and the guard; `block` of them are corrected at a time.
+    Of the Ritz vectors the first `wanted` are the targets and the guard; `corrected` of them are corrected at a time.
+    Each time as many rows come as at the start, zeros mostly: whatever has another shape would be compiled as well,
+    which takes as long as some hundred solves.
     """
 
     wanted: int
+    corrected: int
     block: int
     kept: int
 
     @property
     def restarted(self) -> int:
         return 1 + self.kept + self.wanted
-
-    @property
-    def full(self) -> int:
-        return self.restarted + self.block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Davidson:
     Attributes:
         tol: relative accuracy asked of the values; by default 1e-6 in float32 and 1e-9 in float64.
         max_iterations: block products allowed after the first.
-        basis_size: rows of the basis; raised where the start rows need more.
+        basis_size: rows of the basis, but for those that are zero; raised where the start rows need more.
 
     Source: Stathopoulos & Saad, "Restarting techniques for the (Jacobi-)Davidson symmetric eigenvalue methods",
     ETNA 7 (1998); the correction is Olsen's.
@@ -116,7 +120,7 @@ class Davidson:
 
     tol: float | None = None
     max_iterations: int = 300
-    basis_size: int = 16
+    basis_size: int = 18
 
     def __post_init__(self) -> None:
         check_settings(self.tol, self.max_iterations, self.basis_size)
@@ -126,117 +130,140 @@ class Davidson:
         """The `num` smallest eigenpairs, from start rows (m, n), none of which need be accurate or independent."""
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
         scattered = scattered_rows(operator, max(num + 1, _START_ROWS - len(start)))
-        rows = start_basis(operator, start, scattered)
-        wanted, block = num + 1, num + 2
-        shape = _Shape(wanted, block, kept=max(self.basis_size - 1 - wanted - block, len(rows), block))
+        wanted, corrected = num + 1, num + _FURTHER
+        block = max(len(start) + len(scattered), corrected)
+        shape = _Shape(wanted, corrected, block, kept=max(block, self.basis_size - 1 - wanted - corrected))
+
+        def unfinished(state: _State) -> jax.Array:
+            return ~state.done & (state.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
-            improved = _improve(operator, state, shape, tol)
-            improved = improved._replace(done=improved.done | (state.iterations > self.max_iterations))
-            return jax.lax.cond(improved.done, lambda same: same, lambda s: _expand(operator, s, shape), improved)
+            return _improve(operator, _expand(operator, state), scattered, shape, tol)
 
-        state = jax.lax.while_loop(lambda state: ~state.done, step, _begin(operator, rows, scattered, shape))
+        first = _begin(operator, jnp.concatenate([start, scattered]), shape)
+        state = jax.lax.while_loop(unfinished, step, first)
         return conclude(
             operator,
             state.report,
+            state.found,
             state.basis[1 : 1 + num],
-            tol,
-            len(rows) + block * (state.iterations - 1),
+            len(start) + len(scattered) + corrected * (state.iterations - 1),
             state.iterations,
+            finite=state.finite,
             complete=state.developed,
         )
 
 
-def _begin(operator: SymmetricOperator, rows: jax.Array, scattered: jax.Array, shape: _Shape) -> _State:
-    dtype, empty = rows.dtype, shape.full - 1 - len(rows)
-    basis = jnp.concatenate([operator.null_vector[None], rows, jnp.zeros((empty, rows.shape[1]), dtype)])
+def _begin(operator: SymmetricOperator, rows: jax.Array, shape: _Shape) -> _State:
+    """Nothing but the null vector, and the start rows to join it."""
+    dtype, n = rows.dtype, rows.shape[1]
+    none = jnp.zeros(shape.kept, dtype)
     return _State(
-        basis=basis,
-        products=jnp.pad(operator.matvec(rows), ((1, empty), (0, 0))),
-        valid=jnp.pad(lengths(rows) > 0.5, (1, empty)),
-        report=RitzReport(
-            values=jnp.full(shape.kept, absent_value(operator), dtype),
-            residuals=jnp.zeros(shape.kept, dtype),
-            reach=jnp.zeros(shape.kept, dtype),
-        ),
-        scattered=scattered @ basis.T / jnp.maximum(lengths(scattered)[:, None], jnp.finfo(dtype).tiny),
+        basis=jnp.pad(operator.null_vector[None], ((0, shape.restarted - 1), (0, 0))),
+        products=jnp.zeros((shape.restarted, n), dtype),
+        valid=jnp.zeros(shape.restarted, bool),
+        joining=jnp.pad(rows, ((0, shape.block - len(rows)), (0, 0))),
+        report=RitzReport(none + absent_value(operator), none, none),
+        found=Assessment(none[: shape.wanted - 1], *jnp.zeros((3, 1), bool)[:, 0]),
         given=jnp.full(shape.kept, jnp.inf, dtype),
         developed=jnp.zeros((), bool),
-        chosen=jnp.zeros(shape.block, jnp.int32),
-        iterations=jnp.ones((), jnp.int32),
-        done=~is_finite(operator),
+        iterations=jnp.zeros((), jnp.int32),
+        finite=jnp.ones((), bool),
+        done=jnp.zeros((), bool),
     )
 
 
-def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: float) -> _State:
-    """The best pairs the basis holds, and whether they will do; the basis restarted from them, its last rows free."""
+def _expand(operator: SymmetricOperator, state: _State) -> _State:
+    """The basis with all that joins it, and their products."""
+    rows = orthonormalize(state.joining, state.basis)
+    fresh = squares(rows) > 0.5
+    return state._replace(
+        basis=jnp.concatenate([state.basis, rows]),
+        products=jnp.concatenate([state.products, operator.matvec(rows)]),
+        valid=jnp.concatenate([state.valid, fresh]),
+        iterations=state.iterations + 1,
+    )
+
+
+def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, shape: _Shape, tol: float) -> _State:
+    """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join."""
     wanted, kept = shape.wanted, shape.kept
-    ritz = _steadied(operator, rayleigh_ritz(operator, state.basis @ state.products.T, state.valid))
+    projected = state.basis @ state.products.T
+    # A NaN or infinite weight shows in the products of the start rows.
+    finite = jnp.all(jnp.isfinite(projected))
+    # Materialized, or XLA would compile what leads to these few numbers into all that depends on them.
+    ritz = jax.lax.optimization_barrier(rayleigh_ritz(operator, projected, state.valid, favoured=1))
     mixing, valid = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
-    rows = residuals_of(operator, ritz.values[:kept], basis[1 : 1 + kept], products[1 : 1 + kept])
+    values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
+    rows = residuals_of(operator, values, vectors, products[1 : 1 + kept])
     residuals = lengths(rows)
     # To second order a correction lowers the value by this much; no eigenvalue is more than the residual away.
-    reach = jnp.minimum(residuals, jnp.sum(_preconditioner(operator, ritz.values[:kept], _REACHED) * rows**2, axis=1))
-    report = RitzReport(ritz.values[:kept], residuals, reach)
-    given = jnp.where(state.iterations == 1, _given(operator, report, state.scattered @ ritz.coefficients), state.given)
-    found = assess(operator, report, wanted - 1, tol)
-    developed = found.lowest | _developed(operator, report, given, wanted - 1, state.iterations)
-    # Targets and guard come first, then what may come down furthest; a residual that is rounding needs no correction.
-    order = jnp.where(jnp.arange(kept) < wanted, -jnp.inf, report.values - reach)
-    order = jnp.where(residuals > accuracy_floor(operator), order, jnp.inf)
-    return state._replace(
+    reach = inner_products(_preconditioned(operator, values, rows, _REACHED), rows)
+    report = jax.lax.optimization_barrier(RitzReport(values, residuals, jnp.minimum(residuals, reach)))
+    # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
+    exhausted = ~jnp.any(state.valid[shape.restarted :])
+    given = jnp.where(state.iterations == 1, _given(operator, report, basis, scattered), state.given)
+    found = assess(operator, report, wanted - 1, tol, complete=exhausted)
+    developed = exhausted | found.lowest | _developed(operator, report, given, wanted - 1, state.iterations)
+    chosen = _most_needed(operator, report, shape)
+    return _State(
         basis=basis,
         products=products,
         valid=valid,
+        joining=_corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows),
         report=report,
+        found=found,
         given=given,
         developed=developed,
-        chosen=jax.lax.top_k(-order, shape.block)[1],
-        done=state.done | (developed & (found.accurate | found.resolved)),
+        iterations=state.iterations,
+        finite=finite,
+        done=exhausted | ~finite | (developed & (found.accurate | found.resolved)),
     )
 
 
-def _steadied(operator: SymmetricOperator, ritz: RitzPairs) -> RitzPairs:
-    """The pairs, those whose values are rounding turned among themselves so that the first stays what it was.
+def _most_needed(operator: SymmetricOperator, report: RitzReport, shape: _Shape) -> jax.Array:
+    """Rows (block, kept) with a one for a pair to correct: targets and guard, then what may come down furthest.
 
-    The order and the mixture in which such pairs come, as the parts of a disconnected graph do, is rounding too: each
-    takes a share of what is wrong in the others, and none would converge before all do.
+    A residual that is rounding needs no correction.
     """
-    former = jnp.where(ritz.values <= accuracy_floor(operator), ritz.coefficients[1], 0)
-    length = jnp.sqrt(jnp.sum(former**2))
-    # The reflection that exchanges the first of them with what they hold of the former one.
-    mirror = (former / jnp.where(length > 0, length, 1)).at[0].add(jnp.where(former[0] > 0, 1, -1) * (length > 0))
-    squared = jnp.sum(mirror**2)
-    turn = ritz.coefficients @ mirror / jnp.where(squared > 0, squared, 1)
-    return ritz._replace(coefficients=ritz.coefficients - 2 * turn[:, None] * mirror)
+    number = jnp.arange(shape.kept)
+    order = jnp.where(number < shape.wanted, -absent_value(operator), report.values - report.reach)
+    order = jnp.where(report.residuals > accuracy_floor(operator), order, jnp.inf)
+    before = (order < order[:, None]) | ((order == order[:, None]) & (number < number[:, None]))
+    place = jnp.sum(before, axis=1)
+    due = (place < shape.corrected) & (order < jnp.inf)
+    return ((place == jnp.arange(shape.block)[:, None]) & due).astype(order.dtype)
 
 
 def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> tuple[jax.Array, jax.Array]:
     """How the rows of the next basis mix those of this one, and which of them are valid."""
     wanted, kept = shape.wanted, shape.kept
     exists = ritz.values < absent_value(operator) / 2
+    spare = exists & (jnp.arange(len(exists)) >= kept)
     # The part of targets and guard outside the former ones, in coordinates of the Ritz vectors that are not kept.
     former = ritz.coefficients[1 : 1 + wanted]
-    moves = jnp.where(exists[kept:, None], former[:, kept:].T @ former[:, :wanted], 0)
-    directions = jnp.linalg.qr(moves)[0].T
+    moves = jnp.where(spare[:, None], (former.T @ former)[:, :wanted], 0)
+    # What is left of a row that hardly moved is rounding: with theirs first, it stays within these coordinates.
+    directions = jnp.roll(jnp.linalg.qr(jnp.roll(moves, -kept, axis=0))[0], kept, axis=0)
+    directions = jnp.where(spare[:, None], directions, 0)
+    directed = jnp.sum(directions**2, axis=0) > 0.5
     mixing = jnp.concatenate(
         [
-            jnp.where(exists[:kept, None], ritz.coefficients[:, :kept].T, 0),
-            directions @ ritz.coefficients[:, kept:].T,
-            jnp.zeros((shape.block, shape.full), directions.dtype),
+            jnp.where(exists[:kept, None], ritz.coefficients.T[:kept], 0),
+            jnp.where(directed[:, None], directions.T @ ritz.coefficients.T, 0),
         ]
     )
-    directed = directions**2 @ exists[kept:].astype(directions.dtype) > 0.5
     # The null vector stays as it is, and nothing takes rounding from it.
     mixing = jnp.pad(mixing[:, 1:], ((1, 0), (1, 0))).at[0, 0].set(1)
-    return mixing, jnp.concatenate([jnp.zeros(1, bool), exists[:kept], directed, jnp.zeros(shape.block, bool)])
+    return mixing, jnp.concatenate([jnp.zeros(1, bool), exists[:kept], directed])
 
 
-def _given(operator: SymmetricOperator, report: RitzReport, scattered: jax.Array) -> jax.Array:
+def _given(operator: SymmetricOperator, report: RitzReport, basis: jax.Array, scattered: jax.Array) -> jax.Array:
     """The lower ends of pairs that are nearly exact without the scattered rows, whose parts in them are given."""
     values, residuals, _ = report
-    share = jnp.sum(scattered[:, : len(values)] ** 2, axis=0)
+    parts = (scattered @ basis.T)[:, 1 : 1 + len(values)] ** 2
+    share = jnp.sum(parts / jnp.maximum(squares(scattered), jnp.finfo(values.dtype).tiny)[:, None], axis=0)
     close = operator.tolerance_scale(values) * values
     near = residuals <= jnp.maximum(_NEARLY_EXACT * close, accuracy_floor(operator))
     near &= (values < absent_value(operator) / 2) & (share < 0.5)
@@ -249,43 +276,25 @@ def _developed(
 ) -> jax.Array:
     """Whether a pair that was not given is sharp: the guard, or else one above it, and after some iterations."""
     values, residuals, _ = report
+    number = jnp.arange(len(values))
     # More pairs lie up to these than were given.
-    found = jnp.arange(num, len(values)) >= jnp.sum(given <= values[num:, None], axis=1)
-    first = jax.lax.argmax(found, 0, jnp.int32)
-    sharp = residuals[num:] <= sharpness(operator, values[num:])
-    return (sharp[first] & ((first == 0) | (iterations >= _PATIENCE))) | ~jnp.any(found)
+    shown = (number >= num) & (number >= jnp.sum(given <= values[:, None], axis=1))
+    first = jnp.min(jnp.where(shown, number, len(values)))
+    sharp = jnp.any((residuals <= sharpness(operator, values)) & (number == first))
+    return (sharp & ((first == num) | (iterations >= _PATIENCE))) | (first == len(values))
 
 
-def _expand(operator: SymmetricOperator, state: _State, shape: _Shape) -> _State:
-    """The basis with a block of corrections, and their products, in its last rows."""
-    rows = orthonormalize(_correct(operator, state), state.basis)
-    fresh = lengths(rows) > 0.5
-    # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
-    exhausted = ~jnp.any(fresh)
-    return state._replace(
-        basis=state.basis.at[shape.restarted :].set(rows),
-        products=state.products.at[shape.restarted :].set(operator.matvec(rows)),
-        valid=state.valid.at[shape.restarted :].set(fresh),
-        iterations=state.iterations + 1,
-        developed=state.developed | exhausted,
-        done=exhausted,
-    )
+def _corrections(operator: SymmetricOperator, values: jax.Array, x: jax.Array, r: jax.Array) -> jax.Array:
+    """Preconditioned residuals r of vectors x, made orthogonal to these in the preconditioner's sense (Olsen)."""
+    along = _preconditioned(operator, values, x, _CLOSEST)
+    steps = _preconditioned(operator, values, r, _CLOSEST)
+    weight = inner_products(along, x)
+    shift = inner_products(steps, x) / jnp.where(weight > 0, weight, 1)
+    return steps - shift[:, None] * along
 
 
-def _correct(operator: SymmetricOperator, state: _State) -> jax.Array:
-    """Preconditioned residuals, made orthogonal to their vectors in the preconditioner's sense (Olsen)."""
-    x, values = state.basis[1 + state.chosen], state.report.values[state.chosen]
-    r = residuals_of(operator, values, x, state.products[1 + state.chosen])
-    inverse = _preconditioner(operator, values, _CLOSEST)
-    weight = jnp.sum(x * inverse * x, axis=1, keepdims=True)
-    shift = jnp.sum(x * inverse * r, axis=1, keepdims=True) / jnp.where(weight > 0, weight, 1)
-    return jnp.where(
-        state.report.residuals[state.chosen, None] > accuracy_floor(operator), inverse * (r - shift * x), 0
-    )
-
-
-def _preconditioner(operator: SymmetricOperator, values: jax.Array, least: float) -> jax.Array:
-    """``1 / |d - θ|`` with distances of at least a share `least` of d, in a row for each value."""
+def _preconditioned(operator: SymmetricOperator, values: jax.Array, rows: jax.Array, least: float) -> jax.Array:
+    """``rows / |d - θ|`` with distances of at least a share `least` of d, in a row for each value."""
     diagonal = operator.diagonal
     distance = jnp.maximum(jnp.abs(diagonal - values[:, None]), least * diagonal)
-    return jnp.where(distance > 0, 1 / distance, 0)
+    return jnp.where(distance > 0, rows / distance, 0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fiedler_jax.eigen._basis import lengths, residuals_of
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, RitzReport, absent_value, conclude, default_tolerance
+from fiedler_jax.eigen._result import EigenResult, RitzReport, absent_value, assess, conclude, default_tolerance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,4 +34,5 @@ class Dense:
         vectors = jnp.pad(columns.T[: num + 1], ((0, max(0, num + 1 - n)), (0, 0)))
         residuals = lengths(residuals_of(operator, values, vectors, vectors @ matrix))
         report = RitzReport(values, residuals, residuals)
-        return conclude(operator, report, vectors[:num], default_tolerance(None, dtype), jnp.asarray(n), jnp.asarray(1))
+        found = assess(operator, report, num, default_tolerance(None, dtype), complete=True)
+        return conclude(operator, report, found, vectors[:num], jnp.asarray(n), jnp.asarray(1))

@@ -126,7 +126,8 @@ class Lanczos:
             done=~is_finite(operator),
         )
         state = jax.lax.while_loop(unfinished, cycle, state)
-        return conclude(operator, state.report, state.basis[:num], tol, state.matvecs, state.iterations)
+        found = assess(operator, state.report, num, tol, complete=True)
+        return conclude(operator, state.report, found, state.basis[:num], state.matvecs, state.iterations)
 
 
 def _with_null_vector(operator: SymmetricOperator, basis: jax.Array) -> jax.Array:

@@ -80,4 +80,5 @@ class PowerIteration:
         zero = jnp.zeros((), jnp.int32)
         state = project(start_basis(operator, start, scattered_rows(operator, block)), zero, zero)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
-        return conclude(operator, state.report, state.vectors[:num], tol, state.matvecs, state.iterations)
+        found = assess(operator, state.report, num, tol, complete=True)
+        return conclude(operator, state.report, found, state.vectors[:num], state.matvecs, state.iterations)

@@ -158,7 +158,9 @@ def sharpness(operator: SymmetricOperator, values: jax.Array) -> jax.Array:
     return jnp.maximum(_GUARD_TOLERANCE * operator.tolerance_scale(values) * values, accuracy_floor(operator))
 
 
-def assess(operator: SymmetricOperator, report: RitzReport, num: int, tol: float, complete: bool = False) -> Assessment:
+def assess(
+    operator: SymmetricOperator, report: RitzReport, num: int, tol: float, complete: bool | jax.Array = False
+) -> Assessment:
     """Whether `num` targets are accurate and the pairs above them show that none was missed.
 
     The error of a Ritz value is at most its residual r, and at most r²/gap where the rest of the spectrum keeps a
@@ -194,22 +196,23 @@ def is_finite(operator: SymmetricOperator) -> jax.Array:
 def conclude(
     operator: SymmetricOperator,
     report: RitzReport,
+    found: Assessment,
     vectors: jax.Array,
-    tol: float,
     matvecs: jax.Array,
     iterations: jax.Array,
+    finite: jax.Array | None = None,
     complete: bool | jax.Array = True,
 ) -> EigenResult:
-    """The result, with its status, from a report and the targets' vectors (k, n).
+    """The result, with its status, from a report, what was found in it and the targets' vectors (k, n).
 
-    Unless the basis is `complete`, or held enough to stand for all there is, nothing is called found.
+    Unless the basis is `complete`, or held enough to stand for all there is, nothing is called found. Whether all is
+    `finite` is read off the operator unless given.
     """
     num = len(vectors)
     squared = jnp.sum(vectors**2, axis=1, keepdims=True)
     vectors = vectors * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
-    found = assess(operator, report, num, tol, complete=True)
     exists = report.values < absent_value(operator) / 2
-    finite = is_finite(operator) & jnp.isfinite(jnp.sum(squared))
+    finite = is_finite(operator) if finite is None else finite
     enough = jnp.all(exists[:num])
     status = jnp.select(
         [~finite, ~enough, found.accurate & complete, found.resolved & complete],
