@@ -209,3 +209,19 @@ def test_parts_without_a_common_block_choose_their_halves_apart() -> None:
     assert half is not None
     sizes = [stop - start for start, stop in half.halves.kept]
     assert sizes == [20, 20]
+
+
+def test_a_start_at_the_next_eigenvector_is_never_taken_for_the_answer(x64: None) -> None:
+    # Half of such a net has 20 vertices, few enough that the guard turns sharp in the first products.
+    sizes, draws = (24, 20, 24), np.random.default_rng(11)
+    drawn = [reference.random_kernels(sizes, int(seed)) for seed in draws.integers(2**31, size=1000)]
+    values, columns = np.linalg.eigh([reference.dense_laplacian(reference.chain_adjacency(one), True) for one in drawn])
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(reference.chain_params(one, "float64") for one in drawn)
+    )
+    graph = fj.graph_from_params(reference.chain_params(drawn[0], "float64"))
+    pairs = jax.vmap(lambda params, init: fj.fiedler_pair(fj.laplacian(graph, params), init))(
+        stacked, jnp.asarray(columns[:, :, 2])
+    )
+    assert np.all(pairs.status == Status.CONVERGED)
+    np.testing.assert_allclose(pairs.value, values[:, 1], rtol=1e-8)

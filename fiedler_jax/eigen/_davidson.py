@@ -43,6 +43,9 @@ _NEARLY_EXACT = 0.01
 # 8 in none.
 _PATIENCE = 8
 
+# After this many, if a pair was given at all, such as a target.
+_SECOND_LOOK = 4
+
 # So many pairs are corrected besides the targets: the guard, and what may come down furthest. Where all pairs of the
 # basis were, those that mislead turned sharp before what was missed showed.
 _FURTHER = 3
@@ -266,7 +269,7 @@ def _given(operator: SymmetricOperator, report: RitzReport, basis: jax.Array, sc
     share = jnp.sum(parts / jnp.maximum(squares(scattered), jnp.finfo(values.dtype).tiny)[:, None], axis=0)
     close = operator.tolerance_scale(values) * values
     near = residuals <= jnp.maximum(_NEARLY_EXACT * close, accuracy_floor(operator))
-    near &= (values < absent_value(operator) / 2) & (share < 0.5)
+    near &= (values < absent_value(operator) / 2) & (share < 0.9)
     # A little lower still, since rounding may move the pair in later bases.
     return jnp.where(near, values - residuals - 1e-3 * close - accuracy_floor(operator), jnp.inf)
 
@@ -281,7 +284,8 @@ def _developed(
     shown = (number >= num) & (number >= jnp.sum(given <= values[:, None], axis=1))
     first = jnp.min(jnp.where(shown, number, len(values)))
     sharp = jnp.any((residuals <= sharpness(operator, values)) & (number == first))
-    return (sharp & ((first == num) | (iterations >= _PATIENCE))) | (first == len(values))
+    patience = jnp.where(first > num, _PATIENCE, jnp.where(jnp.any(jnp.isfinite(given)), _SECOND_LOOK, 0))
+    return (sharp & (iterations >= patience)) | (first == len(values))
 
 
 def _corrections(operator: SymmetricOperator, values: jax.Array, x: jax.Array, r: jax.Array) -> jax.Array:
