@@ -116,7 +116,7 @@ def fiedler_pair(
         >>> import jax.numpy as jnp, fiedler_jax as fj
         >>> cycle = jnp.roll(jnp.eye(6), 1, axis=0) + jnp.roll(jnp.eye(6), -1, axis=0)
         >>> pair = fj.fiedler_pair(fj.laplacian_from_adjacency(cycle))
-        >>> print(f"{pair.value:.4f}, then {pair.next_value:.4f}, {pair.converged}")
+        >>> print(f"{pair.value:.4f}, then {pair.next_value:.4f}, {pair.usable}")
         1.0000, then 1.0000, True
     """
     result = laplacian_eigenpairs(lap, 1, init, solver=solver, ignore_isolated=ignore_isolated)
