@@ -1,6 +1,7 @@
 """Half of a graph in two colours: its normalized Laplacian as an operator on the vertices of one colour."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from fiedler_jax._sharding import replicated
 from fiedler_jax.eigen import EigenResult, Status, SymmetricOperator
-from fiedler_jax.eigen._basis import squares
+from fiedler_jax.eigen._rows import squares
 from fiedler_jax.laplacian import Laplacian, Range, has_edges, product_with_block
 
 # With so many vertices to each eigenvalue asked for, all of these lie in the lower half of the spectrum.
@@ -58,24 +59,31 @@ class Fold(NamedTuple):
         """M, to be solved."""
         degrees = self.restrict(self.lap.degrees)
         connected = has_edges(degrees)
-        root = jnp.where(connected, jnp.sqrt(degrees), 0)
-        squared = jnp.vdot(root, root)
-        null_vector = root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
+        scale = self.restrict(self.lap.inverse_root_degrees)
 
         def matvec(rows: jax.Array) -> jax.Array:
-            below = self._cross(self._split(rows), self.halves.folded)
-            above = self._cross(below, self.halves.kept)
-            return connected * rows - self.append(jnp.concatenate(list(above.values()), axis=-1))
+            inverse = self.lap.inverse_root_degrees**2
+            below = self._cross(self._split(rows * scale))
+            above = self._cross({group: part * inverse[slice(*group)] for group, part in below.items()})
+            return connected * rows - scale * self.append(_concatenated(above, self.halves.kept))
 
         return SymmetricOperator(
             matvec=matvec,
             # NaN and infinite weights show in the diagonal.
             diagonal=jnp.where(jnp.isfinite(degrees), connected.astype(degrees.dtype), jnp.nan),
             upper_bound=jnp.ones((), self.lap.dtype),
-            null_vector=null_vector,
+            null_vector=self.null_vector,
             support=self.support,
             tolerance_scale=lambda values: 2 / (1 + 1 / _singular(values)),
         )
+
+    @property
+    def null_vector(self) -> jax.Array:
+        """The unit eigenvector of M of eigenvalue 0 that is known, zero without edges."""
+        degrees = self.restrict(self.lap.degrees)
+        root = jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
+        squared = squares(root[None])[0]
+        return root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
 
     def restrict(self, x: jax.Array) -> jax.Array:
         """The kept half of vectors (..., n) of L, and zeros for the isolated vertices."""
@@ -101,45 +109,44 @@ class Fold(NamedTuple):
         )
 
     def _lifted(self, rows: jax.Array) -> jax.Array:
-        # Of several rows: XLA has a library for their products, where it compiles those of a single one.
-        rows = jax.lax.optimization_barrier(jnp.pad(rows, ((0, 1), (0, 0))))
-        below = jnp.concatenate(list(self._cross(self._split(rows), self.halves.folded).values()), axis=-1)
+        # The null vector comes along. Of several rows: XLA has a library for their products, where it compiles those
+        # of a single one.
+        rows = jax.lax.optimization_barrier(jnp.concatenate([rows, self.null_vector[None]]))
+        scale = self.lap.inverse_root_degrees
+        parts = self._split(rows) | self._cross(self._split(rows * self.restrict(scale)))
+        folded = _within(self.halves.folded, self.lap.num_vertices)
+        whole = jax.lax.optimization_barrier(_concatenated(parts, self.lap.groups) * jnp.where(folded, scale, 1))
+        below = jnp.where(folded, whole, 0)
+        # What u holds of the null vector by rounding, B u / σ holds 1 / σ times.
+        products = below @ below.T
+        share = products[:, -1:] / jnp.maximum(products[-1, -1], jnp.finfo(rows.dtype).tiny)
+        below = jax.lax.optimization_barrier(below - share * below[-1])
         # Isolated vertices have no counterpart that takes its share of the length.
-        alone = ~has_edges(self.restrict(self.lap.degrees))
-        linked, squared = squares(jnp.where(alone, 0, rows)), squares(below)
+        alone = ~self.lap.connected
+        linked, squared = squares(jnp.where(folded | alone, 0, whole)), squares(below)
         # Where σ is rounding, so is B u, and (u, 0) is an eigenvector on its own, of L's eigenvalue 1.
         known = squared > (_NOISE_FACTOR * jnp.finfo(rows.dtype).eps) ** 2 * linked
-        factor = jnp.where(known, jnp.sqrt(linked / jnp.where(known, squared, 1)), 0)
-        rows, below = jnp.where(alone, 2**0.5, 1) * rows, factor[:, None] * below
-        kept, folded = self.kept, _side_by_side(self.halves.folded)
-        parts = [
-            rows[:, slice(*kept[group])] if group in kept else below[:, slice(*folded[group])]
-            for group in self.lap.groups
-        ]
-        vectors = jax.lax.optimization_barrier(jnp.concatenate(parts, axis=-1))
+        factor = jnp.where(known, jnp.sqrt(linked / jnp.where(known, 2 * squared, 1)), 0)
+        above = jnp.where(alone | ~known[:, None], 1, 0.5**0.5) * whole
+        vectors = jnp.where(folded, factor[:, None] * below, above)
         if len(self.isolated):
-            vectors = vectors.at[:, self.isolated].add(rows[:, rows.shape[-1] - len(self.isolated) :])
-        # What u holds of the null vector by rounding, B u / σ holds 1 / σ times.
-        null_vector = self.lap.null_vector
-        vectors = jax.lax.optimization_barrier(vectors - (vectors @ null_vector)[:, None] * null_vector)
-        total = squares(vectors)
-        return (vectors * jnp.where(total > 0, jax.lax.rsqrt(total), 0)[:, None])[:-1]
+            vertices = self.isolated[:, None] == jnp.arange(self.lap.num_vertices)
+            vectors += rows[:, rows.shape[-1] - len(self.isolated) :] @ vertices.astype(rows.dtype)
+        return vectors[:-1]
 
     def _split(self, rows: jax.Array) -> dict[Range, jax.Array]:
         """The kept groups' parts of vectors of M."""
         return {group: rows[..., slice(*at)] for group, at in self.kept.items()}
 
-    def _cross(self, parts: dict[Range, jax.Array], targets: tuple[Range, ...]) -> dict[Range, jax.Array]:
-        """``D^-1/2 A D^-1/2`` from the groups of one half to those of the other: B, or its transpose."""
-        scale = self.lap.inverse_root_degrees
-        scaled = {group: part * scale[slice(*group)] for group, part in parts.items()}
+    def _cross(self, parts: dict[Range, jax.Array]) -> dict[Range, jax.Array]:
+        """What the adjacency maps the groups of one half to, on those of the other."""
         sums: dict[Range, jax.Array] = {}
         for block, (source, target, _) in zip(self.lap.blocks, self.lap.placements, strict=True):
-            forward = source in scaled
+            forward = source in parts
             start, end = (source, target) if forward else (target, source)
-            product = product_with_block(scaled[start], block, transposed=not forward)
+            product = product_with_block(parts[start], block, transposed=not forward)
             sums[end] = sums[end] + product if end in sums else product
-        return {group: replicated(sums[group]) * scale[slice(*group)] for group in targets}
+        return {group: replicated(part) for group, part in sums.items()}
 
 
 def fold(lap: Laplacian, num: int, ignore_isolated: bool) -> Fold | None:
@@ -153,9 +160,7 @@ def fold(lap: Laplacian, num: int, ignore_isolated: bool) -> Fold | None:
     kept = jnp.concatenate([lap.connected[slice(*group)] for group in halves.kept])
     if ignore_isolated:
         return Fold(lap, halves, jnp.zeros(0, jnp.int32), kept)
-    folded = jnp.zeros(lap.num_vertices, bool)
-    for group in halves.folded:
-        folded = folded.at[slice(*group)].set(True)
+    folded = _within(halves.folded, lap.num_vertices)
     # In float32 XLA selects, where for integers it sorts.
     lone, isolated = jax.lax.top_k((folded & ~lap.connected).astype(jnp.float32), num + 1)
     return Fold(lap, halves, isolated, jnp.concatenate([jnp.ones_like(kept), lone > 0]))
@@ -187,6 +192,16 @@ def _halves(lap: Laplacian) -> Halves | None:
 
 def _sizes(groups: Iterable[Range]) -> list[int]:
     return [stop - start for start, stop in groups]
+
+
+def _within(groups: tuple[Range, ...], num_vertices: int) -> jax.Array:
+    """Which vertices belong to these groups."""
+    vertices = jnp.arange(num_vertices)
+    return functools.reduce(jnp.logical_or, [(vertices >= first) & (vertices < stop) for first, stop in groups])
+
+
+def _concatenated(parts: dict[Range, jax.Array], groups: Sequence[Range]) -> jax.Array:
+    return jnp.concatenate([parts[group] for group in groups], axis=-1)
 
 
 def _side_by_side(groups: tuple[Range, ...]) -> dict[Range, Range]:

@@ -262,7 +262,8 @@ def _stable_sum(by_row: jax.Array) -> jax.Array:
     One running float32 sum over all edges was seen to lose five times the accuracy asked of a Fiedler value: where the
     vector sits on one unit, the many tiny terms after its large ones round away.
     """
-    # The barriers keep XLA from merging nested sums into that one.
+    # The barriers keep XLA from merging nested sums into that one. As products with ones they would compile to less,
+    # but XLA on CPU merges those with the sums over rows, and under vmap returned memory never written (jax 0.10.2).
     by_row = jax.lax.optimization_barrier(by_row)
     lanes = jnp.pad(by_row, (0, -len(by_row) % _LANES)).reshape(-1, _LANES)
     return jnp.sum(jax.lax.optimization_barrier(jnp.sum(lanes, axis=0)))

@@ -266,6 +266,29 @@ def test_gradients_are_finite_with_dead_units(normalized: bool, dtype: str) -> N
 
 
 @BOTH
+def test_vmap_over_adjacencies(normalized: bool, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    # So many that XLA works on them in parts, which a sum written as a product was seen to spoil.
+    upper = np.triu(rng.random((250, 24, 24)), 1).astype(dtype)
+    adjacencies = upper + upper.mT
+
+    def value(adjacency: jax.Array) -> jax.Array:
+        return fj.fiedler_pair(fj.laplacian_from_adjacency(adjacency, normalized=normalized)).value
+
+    expected = [reference.spectrum(adjacency, normalized)[1] for adjacency in adjacencies]
+    tolerance = 1e-5 if dtype == "float32" else 1e-9
+    np.testing.assert_allclose(jax.jit(jax.vmap(value))(adjacencies), expected, rtol=tolerance)
+
+
+def test_a_basis_that_holds_all_vertices_needs_no_second_look() -> None:
+    cycle = jnp.roll(jnp.eye(6), 1, axis=0) + jnp.roll(jnp.eye(6), -1, axis=0)
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency(cycle), jnp.cos(2 * jnp.pi * jnp.arange(6) / 6))
+    assert pair.usable
+    assert pair.iterations == 1
+    np.testing.assert_allclose(pair.value, 1, rtol=1e-6)
+
+
+@BOTH
 def test_vmap_over_networks(normalized: bool) -> None:
     nets = [reference.chain_params(reference.random_kernels((20, 10, 5), seed=s)) for s in range(3)]
     graph = fj.graph_from_params(nets[0])

@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import absent_value, accuracy_floor
+from fiedler_jax.eigen._rows import diagonal, squares
 
 # A row that keeps less than this many eps of its length after projection is rounding noise, not a direction.
 _NOISE_FACTOR = 32.0
@@ -71,7 +73,7 @@ def rayleigh_ritz(
     graph are, is rounding too: each takes a share of what is wrong in the others, and none would converge before all
     do. If the value of the basis row `favoured` is so small, the first pair stays near that row.
     """
-    eye = jnp.eye(len(projected), dtype=bool)
+    eye = np.eye(len(projected), dtype=bool)
     # LAPACK may not return from a matrix with NaN, and its result would mean nothing.
     safe = jnp.where(jnp.isfinite(projected), projected, 0)
     symmetric = jnp.where(valid[:, None] & valid, (safe + safe.T) / 2, 0)
@@ -80,7 +82,7 @@ def rayleigh_ritz(
         return RitzPairs(*jnp.linalg.eigh(symmetric, symmetrize_input=False))
     floor = accuracy_floor(operator)
     favour = jnp.where(symmetric[favoured, favoured] <= floor, _FAVOUR * floor, 0)
-    chosen = eye & (jnp.arange(len(eye)) == favoured)
+    chosen = eye & (np.arange(len(eye)) == favoured)
     values, vectors = jnp.linalg.eigh(symmetric - jnp.where(chosen, favour, 0), symmetrize_input=False)
     return RitzPairs(values + favour * vectors[favoured] ** 2, vectors)
 
@@ -89,29 +91,6 @@ def residuals_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Ar
     """The residual rows ``A v - θ v``, zero for absent directions."""
     exists = values < absent_value(operator) / 2
     return jnp.where(exists[:, None], products - values[:, None] * vectors, 0)
-
-
-def lengths(rows: jax.Array) -> jax.Array:
-    """The Euclidean length of each row."""
-    return jnp.sqrt(squares(rows))
-
-
-def squares(rows: jax.Array) -> jax.Array:
-    """The squared length of each row."""
-    return inner_products(rows, rows)
-
-
-def inner_products(rows: jax.Array, others: jax.Array) -> jax.Array:
-    """The inner product of each row with its counterpart.
-
-    As the diagonal of all products: XLA has a library for these, where it compiles a sum anew for each shape.
-    """
-    return diagonal(rows @ others.T)
-
-
-def diagonal(matrix: jax.Array) -> jax.Array:
-    """The diagonal of a small matrix, without indexing, which XLA compiles to a gather."""
-    return jnp.sum(jnp.where(jnp.eye(len(matrix), dtype=bool), matrix, 0), axis=1)
 
 
 def scattered_rows(operator: SymmetricOperator, count: int) -> jax.Array:

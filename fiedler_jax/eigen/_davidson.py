@@ -1,21 +1,14 @@
 """Block generalized Davidson with locally optimal restart (GD+k), the default solver."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fiedler_jax.eigen._basis import (
-    RitzPairs,
-    inner_products,
-    lengths,
-    orthonormalize,
-    rayleigh_ritz,
-    residuals_of,
-    scattered_rows,
-    squares,
-)
+from fiedler_jax.eigen._basis import RitzPairs, orthonormalize, rayleigh_ritz, residuals_of, scattered_rows
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     Assessment,
@@ -29,6 +22,7 @@ from fiedler_jax.eigen._result import (
     default_tolerance,
     sharpness,
 )
+from fiedler_jax.eigen._rows import inner_products, lengths, squares
 
 # Fewer start rows than this are filled up with scattered ones. On half of a network, given parts of higher eigenvectors
 # and none of the Fiedler vector, two more of them led to none instead of two wrong values in 3,000 solves.
@@ -60,14 +54,13 @@ _REACHED = 0.1
 class _State(NamedTuple):
     """An orthonormal basis V (m, n), its products A V, what the one before gave, and what joins it next.
 
-    Row 0 of V is the null vector, so that whatever is made orthogonal to V is orthogonal to it; it counts as not
-    valid, as do rows that are zero. `given` are the lower ends of the Ritz pairs that were nearly exact from the start
-    without the scattered rows, else infinity.
+    Row 0 of V is the null vector, so that whatever is made orthogonal to V is orthogonal to it. Rows that do not exist
+    are zero. `given` are the lower ends of the Ritz pairs that were nearly exact from the start without the scattered
+    rows, else infinity.
     """
 
     basis: jax.Array
     products: jax.Array
-    valid: jax.Array
     joining: jax.Array
     report: RitzReport
     found: Assessment
@@ -79,7 +72,7 @@ class _State(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """How many rows are what: to the null vector, `kept` Ritz vectors and `wanted` directions, `block` more may come.
+    """How many rows are what: to the null vector and `kept` Ritz vectors, `block` more may come.
 
     Of the Ritz vectors the first `wanted` are the targets and the guard; `corrected` of them are corrected at a time.
     Each time as many rows come as at the start, zeros mostly: whatever has another shape would be compiled as well,
@@ -91,20 +84,16 @@ class _Shape(NamedTuple):
     block: int
     kept: int
 
-    @property
-    def restarted(self) -> int:
-        return 1 + self.kept + self.wanted
-
 
 @dataclasses.dataclass(frozen=True)
 class Davidson:
     """Block generalized Davidson with locally optimal restart, preconditioned by the diagonal.
 
     Each iteration multiplies one block by the operator: corrections of the k targets, of a guard above them, and of
-    the pair whose residual leaves most room for an eigenvalue that was missed. The basis is then restarted from the
-    lowest Ritz vectors and from the directions in which targets and guard moved last. It ends when the targets are
-    accurate and no other pair can come down to them; where start rows happened to be eigenvectors, not before the
-    scattered rows, which hold a part of every eigenvector, have had time to show it.
+    the pairs whose residuals leave most room for an eigenvalue that was missed, and where targets and guard were
+    before. The basis is then restarted from the lowest Ritz vectors. It ends when the targets are accurate and no other
+    pair can come down to them; where start rows happened to be eigenvectors, not before the scattered rows, which hold
+    a part of every eigenvector, have had time to show it.
 
     Attributes:
         tol: relative accuracy asked of the values; by default 1e-6 in float32 and 1e-9 in float64.
@@ -134,8 +123,8 @@ class Davidson:
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
         scattered = scattered_rows(operator, max(num + 1, _START_ROWS - len(start)))
         wanted, corrected = num + 1, num + _FURTHER
-        block = max(len(start) + len(scattered), corrected)
-        shape = _Shape(wanted, corrected, block, kept=max(block, self.basis_size - 1 - wanted - corrected))
+        block = max(len(start) + len(scattered), corrected + wanted)
+        shape = _Shape(wanted, corrected, block, kept=max(block, self.basis_size - 1 - corrected - wanted))
 
         def unfinished(state: _State) -> jax.Array:
             return ~state.done & (state.iterations <= self.max_iterations)
@@ -150,7 +139,7 @@ class Davidson:
             state.report,
             state.found,
             state.basis[1 : 1 + num],
-            len(start) + len(scattered) + corrected * (state.iterations - 1),
+            len(start) + len(scattered) + (corrected + wanted) * (state.iterations - 1),
             state.iterations,
             finite=state.finite,
             complete=state.developed,
@@ -160,14 +149,13 @@ class Davidson:
 def _begin(operator: SymmetricOperator, rows: jax.Array, shape: _Shape) -> _State:
     """Nothing but the null vector, and the start rows to join it."""
     dtype, n = rows.dtype, rows.shape[1]
-    none = jnp.zeros(shape.kept, dtype)
+    none = np.zeros(shape.kept, dtype)
     return _State(
-        basis=jnp.pad(operator.null_vector[None], ((0, shape.restarted - 1), (0, 0))),
-        products=jnp.zeros((shape.restarted, n), dtype),
-        valid=jnp.zeros(shape.restarted, bool),
-        joining=jnp.pad(rows, ((0, shape.block - len(rows)), (0, 0))),
-        report=RitzReport(none + absent_value(operator), none, none),
-        found=Assessment(none[: shape.wanted - 1], *jnp.zeros((3, 1), bool)[:, 0]),
+        basis=jnp.pad(operator.null_vector[None], ((0, shape.kept), (0, 0))),
+        products=jnp.zeros((1 + shape.kept, n), dtype),
+        joining=_filled([rows], shape.block),
+        report=RitzReport(jnp.asarray(none) + absent_value(operator), jnp.asarray(none), jnp.asarray(none)),
+        found=Assessment(jnp.asarray(none[: shape.wanted - 1]), *[jnp.zeros((), bool)] * 3),
         given=jnp.full(shape.kept, jnp.inf, dtype),
         developed=jnp.zeros((), bool),
         iterations=jnp.zeros((), jnp.int32),
@@ -176,14 +164,18 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, shape: _Shape) -> _Stat
     )
 
 
+def _filled(rows: Sequence[jax.Array], count: int) -> jax.Array:
+    """Rows under one another, and zeros up to a count of them."""
+    together = jnp.concatenate(rows)
+    return jnp.pad(together, ((0, count - len(together)), (0, 0)))
+
+
 def _expand(operator: SymmetricOperator, state: _State) -> _State:
     """The basis with all that joins it, and their products."""
     rows = orthonormalize(state.joining, state.basis)
-    fresh = squares(rows) > 0.5
     return state._replace(
         basis=jnp.concatenate([state.basis, rows]),
         products=jnp.concatenate([state.products, operator.matvec(rows)]),
-        valid=jnp.concatenate([state.valid, fresh]),
         iterations=state.iterations + 1,
     )
 
@@ -192,11 +184,13 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join."""
     wanted, kept = shape.wanted, shape.kept
     projected = state.basis @ state.products.T
+    fresh = squares(state.basis[1 + kept :]) > 0.5
+    valid = jnp.concatenate([np.zeros(1, bool), state.report.values < absent_value(operator) / 2, fresh])
     # A NaN or infinite weight shows in the products of the start rows.
     finite = jnp.all(jnp.isfinite(projected))
     # Materialized, or XLA would compile what leads to these few numbers into all that depends on them.
-    ritz = jax.lax.optimization_barrier(rayleigh_ritz(operator, projected, state.valid, favoured=1))
-    mixing, valid = _restart(operator, ritz, shape)
+    ritz = jax.lax.optimization_barrier(rayleigh_ritz(operator, projected, valid, favoured=1))
+    mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
     rows = residuals_of(operator, values, vectors, products[1 : 1 + kept])
@@ -205,16 +199,17 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     reach = inner_products(_preconditioned(operator, values, rows, _REACHED), rows)
     report = jax.lax.optimization_barrier(RitzReport(values, residuals, jnp.minimum(residuals, reach)))
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
-    exhausted = ~jnp.any(state.valid[shape.restarted :])
+    exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
     given = jnp.where(state.iterations == 1, _given(operator, report, basis, scattered), state.given)
     found = assess(operator, report, wanted - 1, tol, complete=exhausted)
     developed = exhausted | found.lowest | _developed(operator, report, given, wanted - 1, state.iterations)
     chosen = _most_needed(operator, report, shape)
+    corrections = _corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
     return _State(
         basis=basis,
         products=products,
-        valid=valid,
-        joining=_corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows),
+        # What former targets and guard hold that the new basis does not is the direction in which these moved.
+        joining=_filled([corrections, state.basis[1 : 1 + wanted]], shape.block),
         report=report,
         found=found,
         given=given,
@@ -225,41 +220,33 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     )
 
 
+def _holds_all(operator: SymmetricOperator, valid: jax.Array) -> jax.Array | bool:
+    """Whether the valid rows and the null vector span the support."""
+    if len(valid) < len(operator.support):
+        return False
+    return jnp.sum(valid) + (squares(operator.null_vector[None])[0] > 0.5) >= jnp.sum(operator.support)
+
+
 def _most_needed(operator: SymmetricOperator, report: RitzReport, shape: _Shape) -> jax.Array:
-    """Rows (block, kept) with a one for a pair to correct: targets and guard, then what may come down furthest.
+    """Rows (corrected, kept) with a one for a pair to correct: targets and guard, then what may come down furthest.
 
     A residual that is rounding needs no correction.
     """
-    number = jnp.arange(shape.kept)
-    order = jnp.where(number < shape.wanted, -absent_value(operator), report.values - report.reach)
-    order = jnp.where(report.residuals > accuracy_floor(operator), order, jnp.inf)
-    before = (order < order[:, None]) | ((order == order[:, None]) & (number < number[:, None]))
-    place = jnp.sum(before, axis=1)
-    due = (place < shape.corrected) & (order < jnp.inf)
-    return ((place == jnp.arange(shape.block)[:, None]) & due).astype(order.dtype)
+    absent = absent_value(operator)
+    order = jnp.where(report.residuals > accuracy_floor(operator), (report.values - report.reach) / absent, jnp.inf)
+    order = jnp.where((np.arange(shape.kept) < shape.wanted) & (order < jnp.inf), -jnp.inf, order)
+    # In float32 XLA selects, in float64 it sorts; which of nearly equal ones is chosen is no matter.
+    urgency, place = jax.lax.top_k(-order.astype(jnp.float32), shape.corrected)
+    chosen = (place[:, None] == np.arange(shape.kept)) & (urgency[:, None] > -jnp.inf)
+    return chosen.astype(order.dtype)
 
 
-def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> tuple[jax.Array, jax.Array]:
-    """How the rows of the next basis mix those of this one, and which of them are valid."""
-    wanted, kept = shape.wanted, shape.kept
-    exists = ritz.values < absent_value(operator) / 2
-    spare = exists & (jnp.arange(len(exists)) >= kept)
-    # The part of targets and guard outside the former ones, in coordinates of the Ritz vectors that are not kept.
-    former = ritz.coefficients[1 : 1 + wanted]
-    moves = jnp.where(spare[:, None], (former.T @ former)[:, :wanted], 0)
-    # What is left of a row that hardly moved is rounding: with theirs first, it stays within these coordinates.
-    directions = jnp.roll(jnp.linalg.qr(jnp.roll(moves, -kept, axis=0))[0], kept, axis=0)
-    directions = jnp.where(spare[:, None], directions, 0)
-    directed = jnp.sum(directions**2, axis=0) > 0.5
-    mixing = jnp.concatenate(
-        [
-            jnp.where(exists[:kept, None], ritz.coefficients.T[:kept], 0),
-            jnp.where(directed[:, None], directions.T @ ritz.coefficients.T, 0),
-        ]
-    )
+def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> jax.Array:
+    """How the rows of the next basis mix those of this one."""
+    exists = ritz.values[: shape.kept] < absent_value(operator) / 2
+    mixing = jnp.where(exists[:, None], ritz.coefficients.T[: shape.kept], 0)
     # The null vector stays as it is, and nothing takes rounding from it.
-    mixing = jnp.pad(mixing[:, 1:], ((1, 0), (1, 0))).at[0, 0].set(1)
-    return mixing, jnp.concatenate([jnp.zeros(1, bool), exists[:kept], directed])
+    return jnp.pad(mixing[:, 1:], ((1, 0), (1, 0))).at[0, 0].set(1)
 
 
 def _given(operator: SymmetricOperator, report: RitzReport, basis: jax.Array, scattered: jax.Array) -> jax.Array:
@@ -279,7 +266,7 @@ def _developed(
 ) -> jax.Array:
     """Whether a pair that was not given is sharp: the guard, or else one above it, and after some iterations."""
     values, residuals, _ = report
-    number = jnp.arange(len(values))
+    number = np.arange(len(values))
     # More pairs lie up to these than were given.
     shown = (number >= num) & (number >= jnp.sum(given <= values[:, None], axis=1))
     first = jnp.min(jnp.where(shown, number, len(values)))

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from fiedler_jax.eigen._basis import (
-    lengths,
     orthonormalize,
     rayleigh_ritz,
     residuals_of,
@@ -27,6 +26,7 @@ from fiedler_jax.eigen._result import (
     default_tolerance,
     is_finite,
 )
+from fiedler_jax.eigen._rows import lengths
 
 
 class _State(NamedTuple):

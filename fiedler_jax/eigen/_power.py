@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fiedler_jax.eigen._basis import lengths, orthonormalize, rayleigh_ritz, residuals_of, scattered_rows, start_basis
+from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_rows, start_basis
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     EigenResult,
@@ -17,6 +17,7 @@ from fiedler_jax.eigen._result import (
     default_tolerance,
     is_finite,
 )
+from fiedler_jax.eigen._rows import lengths
 
 
 class _State(NamedTuple):

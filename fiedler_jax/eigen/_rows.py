@@ -1,0 +1,31 @@
+"""Lengths and inner products of rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def lengths(rows: jax.Array) -> jax.Array:
+    """The Euclidean length of each row."""
+    return jnp.sqrt(squares(rows))
+
+
+def squares(rows: jax.Array) -> jax.Array:
+    """The squared length of each row."""
+    return inner_products(rows, rows)
+
+
+def inner_products(rows: jax.Array, others: jax.Array) -> jax.Array:
+    """The inner product of each row with its counterpart.
+
+    As the diagonal of all products, of two rows at least: XLA has a library for these, where it compiles a sum anew for
+    each shape.
+    """
+    if len(rows) == 1:
+        return inner_products(*(jnp.pad(row, ((0, 1), (0, 0))) for row in (rows, others)))[:1]
+    return diagonal(jnp.matmul(rows, others.T, precision="highest"))
+
+
+def diagonal(matrix: jax.Array) -> jax.Array:
+    """The diagonal of a small matrix, without indexing, which XLA compiles to a gather."""
+    return jnp.sum(jnp.where(np.eye(len(matrix), dtype=bool), matrix, 0), axis=1)
