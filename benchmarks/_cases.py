@@ -1,6 +1,8 @@
 """The cases of the eigensolver benchmark: which graphs, how precisely, from which start."""
 
+import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from benchmarks._contenders import Contender
 from benchmarks._errors import ConfigError
 from benchmarks._hard_graphs import GRAPHS
 from benchmarks._jax_peers import compile_seconds
-from benchmarks._judging import Result, Rules, judge
+from benchmarks._judging import Needed, Result, Rules, judge
 from benchmarks._peers import CONTENDERS
 from benchmarks._problems import Problem
 from benchmarks._reference import Reference, reference
@@ -46,6 +48,8 @@ class SolverConfig:
         quick: tiny networks instead of the real ones.
         data_dir: folder of MNIST files, or None.
         out: folder the results go to.
+        settings_of: report of an earlier run; each contender then has one setting a precision, the tightest it needed
+            there.
     """
 
     nets: tuple[str, ...]
@@ -62,6 +66,7 @@ class SolverConfig:
     quick: bool
     data_dir: Path | None
     out: Path
+    settings_of: Path | None = None
 
     def __post_init__(self) -> None:
         known = {
@@ -151,6 +156,7 @@ def run_cases(config: SolverConfig, report: Callable[[str], None]) -> Iterator[C
         Each case as it is done.
     """
     prepared = _Prepared(config, report)
+    needed = None if config.settings_of is None else needed_settings(config.settings_of)
     compiling: dict[tuple[str, ...], float] = {}
     for case in cases(config):
         problem, right = prepared.problem(case), prepared.reference(case)
@@ -163,8 +169,29 @@ def run_cases(config: SolverConfig, report: Callable[[str], None]) -> Iterator[C
             if "ours" in config.solvers and signature not in compiling:
                 tell("compiling")
                 compiling[signature] = compile_seconds(problem)
-            found = judge(config.contenders, problem, right, config.rules(case.dtype), tell)
+            known = None if needed is None else needed.get(case.dtype, {})
+            found = judge(config.contenders, problem, right, config.rules(case.dtype), tell, known)
         yield CaseResult(case, problem.sizes, problem.edges, right, compiling.get(signature), tuple(found))
+
+
+def needed_settings(report: Path) -> dict[str, Needed]:
+    """For each precision, which settings the solvers of an earlier run needed, and on how many cases.
+
+    Raises:
+        ConfigError: the file is no report of this benchmark.
+    """
+    try:
+        record = json.loads(report.read_text(encoding="utf-8"))
+        found = [(case["dtype"], result) for case in record["cases"] for result in case["results"]]
+        accurate = [(dtype, r["solver"], r["setting"]) for dtype, r in found if r["outcome"] == "ok"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--settings-of needs the eigensolvers.json of an earlier run, not {report} ({error})"
+        ) from error
+    needed: dict[str, dict[str, Counter[str]]] = {}
+    for dtype, solver, setting in accurate:
+        needed.setdefault(dtype, {}).setdefault(solver, Counter())[setting] += 1
+    return dict(needed)
 
 
 class _Prepared:

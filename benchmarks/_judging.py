@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import threadpoolctl
 
-from benchmarks._contenders import Answer, Contender, Knob, Solve
+from benchmarks._contenders import Answer, Contender, Knob, Ladder, Solve
 from benchmarks._problems import Problem
 from benchmarks._reference import Reference
 
@@ -24,6 +24,10 @@ _LEAST_RUNS = 3
 _TRIALS = 2
 _LONG = 0.2
 _OUT_OF_TIME = "out of time"
+
+
+# For each contender, on how many cases it needed which setting.
+Needed = Mapping[str, Mapping[str, int]]
 
 
 class TimeLimitError(Exception):
@@ -110,6 +114,7 @@ def judge(
     reference: Reference,
     rules: Rules,
     report: Callable[[str], None] = lambda _: None,
+    needed: Needed | None = None,
 ) -> list[Result]:
     """Finds each contender's loosest sufficient tolerance, then times all of them in turn.
 
@@ -119,6 +124,7 @@ def judge(
         reference: the right value.
         rules: the accuracy demanded and the time allowed.
         report: told what is going on.
+        needed: the settings each contender needed on other cases; the tightest of them is then its only one.
 
     Returns:
         One result for each contender, in their order.
@@ -128,7 +134,7 @@ def judge(
         report(contender.name)
         # Threads that wait for one another cost more than they bring where others use the cores too.
         with _blas_threads(1):
-            results[contender.name], solve = _qualify(contender, problem, reference, rules)
+            results[contender.name], solve = _qualify(contender, problem, reference, rules, needed)
         if solve is not None:
             solves[contender.name] = _with_faster_threads(solve, results[contender.name])
     report("timing")
@@ -136,14 +142,21 @@ def judge(
     return [r._replace(seconds=seconds.get(name, ())) for name, r in results.items()]
 
 
-def search(contender: Contender, solve: Solve, problem: Problem, reference: Reference, rules: Rules) -> _Search:
+def search(
+    contender: Contender,
+    solve: Solve,
+    problem: Problem,
+    reference: Reference,
+    rules: Rules,
+    ladders: Sequence[Ladder] | None = None,
+) -> _Search:
     """Climbs each ladder of tolerances to the first that is accurate, and chooses the fastest of these.
 
     Without an accurate one, the attempt of least error is chosen. A later ladder is given no more time for one attempt
     than the fastest accurate one took, as nothing slower would be chosen.
     """
     attempts, best, in_time, left = [], None, True, rules.cap
-    for ladder in contender.ladders(problem, rules.accuracy):
+    for ladder in contender.ladders(problem, rules.accuracy) if ladders is None else ladders:
         # A ladder that is only there for robustness is not worth compiling once another was accurate.
         if contender.compiled and best is not None and _accurate(best.attempt, rules):
             break
@@ -187,16 +200,31 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, earlier)
 
 
+def tightest(contender: Contender, ladders: Sequence[Ladder], needed: Needed) -> Ladder:
+    """The last of the needed settings on the ladder that has most of them, as a ladder of its own; perhaps none."""
+    counts = needed.get(contender.name, {})
+
+    def votes(ladder: Ladder) -> int:
+        return sum(counts.get(contender.describe(knob), 0) for knob in ladder)
+
+    return tuple(knob for knob in max(ladders, key=votes, default=()) if counts.get(contender.describe(knob)))[-1:]
+
+
 def _qualify(
-    contender: Contender, problem: Problem, reference: Reference, rules: Rules
+    contender: Contender, problem: Problem, reference: Reference, rules: Rules, needed: Needed | None
 ) -> tuple[Result, Callable[[], Answer] | None]:
     refusal = contender.refusal(problem)
     if refusal is None and problem.start is not None and not contender.accepts_start:
         refusal = "takes no start"
     if refusal is not None:
         return Result(contender.name, "skipped", refusal), None
+    ladders = contender.ladders(problem, rules.accuracy)
+    if needed is not None and ladders:
+        ladders = (tightest(contender, ladders, needed),)
+        if not ladders[0]:
+            return Result(contender.name, "skipped", "was accurate nowhere"), None
     solve = contender.prepare(problem)
-    found = search(contender, solve, problem, reference, rules)
+    found = search(contender, solve, problem, reference, rules, ladders)
     if not found.attempts:
         return Result(contender.name, "skipped", "too few vertices"), None
     if found.chosen is None:

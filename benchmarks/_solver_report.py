@@ -160,10 +160,21 @@ def _notes(config: SolverConfig, results: Sequence[CaseResult]) -> tuple[str, ..
     targets = ", ".join(f"{config.rules(dtype).accuracy:g} in {dtype}" for dtype in config.dtypes)
     return (
         "Median time; in brackets the ratio to ours in the same round, above 1 where ours is faster. Relative error "
-        f"demanded: {targets}. Ours is given that as its tolerance; the others the loosest of a ladder whose "
-        "actual error meets the demand, so they are told the answer; matfree is told its number of steps. wrong: no "
-        "tolerance met it (with the least error, then the time); too slow: none did within the time allowed.",
+        f"demanded: {targets}. Ours is given that as its tolerance; {_others(config)}. wrong: no tolerance met the "
+        "demand (with the least error, then the time); too slow: none did within the time allowed.",
         *_left_out(results),
+    )
+
+
+def _others(config: SolverConfig) -> str:
+    if config.settings_of is not None:
+        return (
+            "the others have one setting for all cases of a precision, as if they did not know them: the tightest that "
+            "any case needed in an earlier run"
+        )
+    return (
+        "the others the loosest of a ladder whose actual error meets the demand, so they are told the answer; matfree "
+        "is told its number of steps"
     )
 
 

@@ -80,6 +80,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cap", type=float, default=6.0, help="seconds for a solver to find its tolerance on a case (%(default)s)")
     add("--budget", type=float, default=0.5, help="seconds of timed runs of a solver on a case (%(default)s)")
     add("--data-dir", type=Path, help="folder of the MNIST files, to train the net of 784 inputs on (random teacher)")
+    add(
+        "--settings-of", type=Path, help="eigensolvers.json of an earlier run: one setting for all cases of a precision"
+    )
     add("--quick", action="store_true", help="tiny networks, to see that everything runs")
     add("--out", type=Path, default=Path("eigensolver-results"), help="folder for the results (%(default)s)")
     return parser
@@ -106,6 +109,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> SolverConfig:
         quick=arguments.quick,
         data_dir=arguments.data_dir,
         out=arguments.out,
+        settings_of=arguments.settings_of,
     )
 
 

@@ -15,6 +15,7 @@ import reference as oracle
 
 import fiedler_jax as fj
 from benchmarks import _hard_graphs, eigensolvers
+from benchmarks._cases import needed_settings
 from benchmarks._contenders import Answer, Base, Knob, Ladder, Solve
 from benchmarks._errors import DataError
 from benchmarks._hard_graphs import GRAPHS, hard_problem
@@ -263,6 +264,30 @@ def test_the_faster_of_two_settings_is_chosen():
         assert found.chosen.knob.option == chosen
 
 
+def test_the_tightest_setting_needed_elsewhere_is_the_only_one():
+    answers = tuple((10.0**-k, Answer(1.0)) for k in range(2, 6))
+    fake = Scripted(answers=answers, second=answers)
+    needed = {"scripted": {"tol 1.0e-02": 3, "tol 1.0e-04": 1}}
+    (result,) = judge((fake,), LINE, RIGHT, RULES, needed=needed)
+    assert (result.outcome, result.setting, len(result.attempts)) == ("ok", "tol 1.0e-04", 1)
+    (result,) = judge((fake,), LINE, RIGHT, RULES, needed={"other": {"tol 1.0e-02": 1}})
+    assert (result.outcome, result.reason) == ("skipped", "was accurate nowhere")
+
+
+def test_an_earlier_run_settles_the_settings(results, tmp_path):
+    needed = needed_settings(results.folder / "eigensolvers.json")["float64"]
+    assert set(needed) == set(SOLVERS)
+    assert sum(needed["lobpcg"].values()) == 2
+    report = str(results.folder / "eigensolvers.json")
+    few = ("--quick", "--states", "trained", "--kinds", "normalized", "--dtypes", "float64", "--starts", "cold")
+    options = ("--solvers", "ours,lobpcg", "--graphs", "none", "--cap", "1", "--budget", "0.1", "--settings-of", report)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert eigensolvers.main([*few, *options, "--out", str(tmp_path)]) == 0
+    (case,) = json.loads((tmp_path / "eigensolvers.json").read_text(encoding="utf-8"))["cases"]
+    assert [len(result["attempts"]) for result in case["results"]] == [1, 1]
+    assert "one setting for all cases" in (tmp_path / "eigensolvers.md").read_text(encoding="utf-8")
+
+
 def test_the_least_wrong_answer_is_shown_as_wrong():
     result = judged((1e-2, Answer(1.5)), (1e-3, Answer(1.2)), (1e-4, Answer(float("nan"))))
     assert (result.outcome, result.setting) == ("wrong", "tol 1.0e-03")
@@ -393,6 +418,7 @@ def test_a_process_that_hangs_is_ended(monkeypatch):
         (("--repeats", "0"), "--repeats must be at least 1"),
         (("--cap", "nan"), "--cap must be positive"),
         (("--quick", "--data-dir", "."), "--data-dir is for the net 784"),
+        (("--quick", "--settings-of", "nowhere.json"), "--settings-of needs the eigensolvers.json of an earlier run"),
     ],
 )
 def test_bad_options_end_with_a_message(tmp_path, capsys, options, message):
