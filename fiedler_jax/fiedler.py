@@ -13,7 +13,6 @@ from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
-from fiedler_jax.eigen._rows import squares
 from fiedler_jax.errors import HyperparameterError, VectorError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, laplacian
@@ -129,7 +128,7 @@ def fiedler_pair(
         error=result.error[0],
         next_value=result.next_value,
         next_residual=result.next_residual,
-        ipr=squares(vector[None] ** 2)[0],
+        ipr=jnp.sum(vector**4),
         floor=result.floor,
         matvecs=result.matvecs,
         iterations=result.iterations,

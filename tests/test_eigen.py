@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fiedler_jax import eigen, errors
 from fiedler_jax.eigen import Status
+from fiedler_jax.eigen._rows import exact_squares
 
 ITERATIVE = [eigen.Davidson(), eigen.Lanczos(), eigen.PowerIteration()]
 SOLVERS = [*ITERATIVE, eigen.Dense()]
@@ -208,3 +209,11 @@ def test_davidson_with_any_basis_size(basis_size: int, x64: None) -> None:
     result = solve(eigen.Davidson(basis_size=basis_size), matrix, "float64")
     np.testing.assert_allclose(result.values, [0.01], rtol=1e-9)
     assert Status(int(result.status)) is Status.CONVERGED
+
+
+def test_unit_lengths_hold_where_a_vector_sits_on_one_vertex() -> None:
+    # A running float32 sum loses thousands of squares that are each about the rounding of the first.
+    row = np.full(5000, 2e-4, np.float32)
+    row[0] = 1
+    squared = jax.jit(exact_squares)(jnp.asarray(row)[None])
+    np.testing.assert_allclose(squared, np.sum(row.astype(float) ** 2, keepdims=True), rtol=2e-6)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._rows import squares
+from fiedler_jax.eigen._rows import exact_squares
 from fiedler_jax.errors import HyperparameterError, SolveFailedError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
@@ -210,7 +210,7 @@ def conclude(
     `finite` is read off the operator unless given.
     """
     num = len(vectors)
-    squared = squares(vectors)[:, None]
+    squared = exact_squares(vectors)[:, None]
     vectors = vectors * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
     exists = report.values < absent_value(operator) / 2
     finite = is_finite(operator) if finite is None else finite
