@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fiedler_jax import eigen, errors
 from fiedler_jax.eigen import Status
-from fiedler_jax.eigen._rows import exact_squares
+from fiedler_jax.eigen._result import RitzReport, assess, conclude
 
 ITERATIVE = [eigen.Davidson(), eigen.Lanczos(), eigen.PowerIteration()]
 SOLVERS = [*ITERATIVE, eigen.Dense()]
@@ -215,5 +215,8 @@ def test_unit_lengths_hold_where_a_vector_sits_on_one_vertex() -> None:
     # A running float32 sum loses thousands of squares that are each about the rounding of the first.
     row = np.full(5000, 2e-4, np.float32)
     row[0] = 1
-    squared = jax.jit(exact_squares)(jnp.asarray(row)[None])
-    np.testing.assert_allclose(squared, np.sum(row.astype(float) ** 2, keepdims=True), rtol=2e-6)
+    operator = eigen.operator_from_matrix(jnp.ones((1, 1)))
+    report = RitzReport(jnp.ones(4), jnp.zeros(4), jnp.zeros(4))
+    found, count = assess(operator, report, 3, 1e-6), jnp.ones((), jnp.int32)
+    result = jax.jit(lambda rows: conclude(operator, report, found, rows, count, count))(jnp.asarray([row] * 3))
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(result.vectors, float), axis=1), 1, rtol=1e-6)

@@ -18,8 +18,8 @@ def squares(rows: jax.Array) -> jax.Array:
 def exact_squares(rows: jax.Array) -> jax.Array:
     """The squared length of each row, for normalization.
 
-    As a sum, which XLA splits. A product adds one term after another, and where a vector sits on one vertex the many
-    tiny terms after its large one round away: in float32 a Fiedler value came out 4e-6 too large.
+    As a sum, which XLA splits. A product of several rows adds one term after another, and where a vector sits on one
+    vertex the many tiny terms after its large one round away: in float32 a Fiedler value came out 4e-6 too large.
     """
     return jnp.sum(rows**2, axis=1)
 
