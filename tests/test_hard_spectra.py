@@ -9,67 +9,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import reference
+from spectra import BOTH, EACH, communities, eigenpairs, fiedler, narrow, oracle_error, padded, rounding, tolerance
 
 import fiedler_jax as fj
 from fiedler_jax import Status, eigen
 
 pytestmark = pytest.mark.crossed
-
-BOTH = pytest.mark.parametrize("normalized", [False, True])
-EACH = pytest.mark.parametrize(
-    "solver",
-    [pytest.param(fj.Davidson(), id="Davidson"), pytest.param(fj.Lanczos(), id="Lanczos", marks=pytest.mark.slow)],
-)
-
-
-def narrow(dtype: str) -> bool:
-    return dtype == "float32"
-
-
-def tolerance(dtype: str) -> float:
-    """What a converged value promises."""
-    return 1e-6 if narrow(dtype) else 1e-9
-
-
-def rounding(dtype: str) -> float:
-    """What comes on top of it, relative to the value."""
-    return 8 * float(np.finfo(dtype).eps)
-
-
-def oracle_error(values: np.ndarray) -> float:
-    """How far the dense spectrum itself may be off."""
-    return len(values) * float(np.finfo("float64").eps) * float(values[-1])
-
-
-@functools.partial(jax.jit, static_argnames=("normalized", "num", "solver", "ignore_isolated"))
-def eigenpairs(
-    adjacency: jax.Array, normalized: bool, num: int, solver: eigen.Solver, ignore_isolated: bool = False
-) -> eigen.EigenResult:
-    """The smallest eigenpairs of a graph, without its null vector."""
-    lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
-    return fj.laplacian_eigenpairs(lap, num, solver=solver, ignore_isolated=ignore_isolated)
-
-
-@functools.partial(jax.jit, static_argnames=("normalized", "solver", "ignore_isolated"))
-def solve(
-    adjacency: jax.Array,
-    normalized: bool,
-    init: jax.Array | None = None,
-    solver: eigen.Solver = fj.Davidson(),
-    ignore_isolated: bool = False,
-) -> fj.FiedlerPair:
-    lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
-    return fj.fiedler_pair(lap, init, solver=solver, ignore_isolated=ignore_isolated)
-
-
-def fiedler(adjacency: np.ndarray, normalized: bool, dtype: str, init: np.ndarray | None = None, **how: Any) -> Any:
-    start = None if init is None else jnp.asarray(np.atleast_2d(init), dtype)
-    return solve(jnp.asarray(adjacency, dtype), normalized, start, **how)
-
-
-def padded(adjacency: np.ndarray, n: int = 40) -> np.ndarray:
-    """The graph among isolated vertices: one shape for all graphs, so one compilation."""
-    return np.pad(np.asarray(adjacency, float), (0, n - len(adjacency)))
 
 
 def closed_forms() -> list[Any]:
@@ -180,16 +125,6 @@ def test_weights_over_sixteen_decades(seed: int, normalized: bool, dtype: str) -
     assert abs(float(pair.value) - values[1]) <= float(pair.error) + float(pair.floor) + oracle_error(values)
 
 
-def communities(bridge: float, seed: int) -> np.ndarray:
-    """Two dense communities and a few weak edges between them, the vertices shuffled."""
-    rng = np.random.default_rng(seed)
-    inside = np.kron(np.eye(2), np.ones((20, 20)))
-    weights = np.where(inside > 0, rng.uniform(0.5, 1, (40, 40)), bridge * (rng.random((40, 40)) < 0.05))
-    upper = np.triu(weights, 1)
-    upper[19, 20] = bridge
-    return (upper + upper.T)[(order := rng.permutation(40))][:, order]
-
-
 @BOTH
 @EACH
 @pytest.mark.parametrize("bridge", [1e-4, 1e-8])
@@ -202,79 +137,6 @@ def test_hidden_communities(bridge: float, solver: eigen.Solver, normalized: boo
     np.testing.assert_array_equal(
         np.sign(pair.vector * np.sign(pair.vector[0] * columns[0, 1])), np.sign(columns[:, 1])
     )
-
-
-def with_weak_leaves(length: int = 37) -> np.ndarray:
-    """A weighted path of so many vertices, three of which bear a leaf of tiny weight.
-
-    The leaves are the vertices of least degree, and each is nearly an eigenvector of the normalized Laplacian.
-    """
-    upper = np.diag([*(1.0 + np.arange(length - 1) % 3), 0, 0, 0], 1)
-    for leaf, vertex in enumerate((5, 17, 30)):
-        upper[vertex, length + leaf] = 1e-7
-    return upper + upper.T
-
-
-WARM = {
-    "the second": {1: 1.0},
-    "the third": {2: 1.0},
-    "the fourth": {3: 1.0},
-    "the eleventh": {10: 1.0},
-    "the last": {39: 1.0},
-    "the third and the fourth": {2: 1.0, 3: 1.0},
-    "the third and the last": {2: 1.0, 39: 1.0},
-    "all but the second": dict.fromkeys(range(2, 40), 1.0),
-}
-
-
-@BOTH
-@EACH
-@pytest.mark.parametrize(
-    ("kind", "warm"),
-    [
-        (kind, warm)
-        for kind in ("communities", "leaves", "decades")
-        for warm in WARM
-        if (kind, warm) != ("leaves", "the third and the fourth")
-    ],
-)
-def test_a_warm_start_without_a_part_of_the_fiedler_vector(
-    kind: str, warm: str, solver: eigen.Solver, normalized: bool, dtype: str
-) -> None:
-    decades = np.triu(10 ** -np.random.default_rng(3).uniform(0, 8, (40, 40)), 1)
-    adjacency = {"communities": communities(1e-4, 2), "leaves": with_weak_leaves(), "decades": decades + decades.T}
-    stored = adjacency[kind].astype(dtype).astype(float)
-    values, columns = np.linalg.eigh(reference.dense_laplacian(stored, normalized))
-    init = columns @ [WARM[warm].get(at, 0.0) for at in range(40)]
-    pair = fiedler(stored, normalized, dtype, init, solver=solver)
-    error = abs(float(pair.value) - values[1])
-    # Lanczos, which has no preconditioner, may run out of iterations and says so.
-    assert bool(pair.usable) or (solver == fj.Lanczos() and Status(int(pair.status)) is Status.ITERATION_LIMIT)
-    if bool(pair.converged):
-        assert error <= (tolerance(dtype) + rounding(dtype)) * values[1] + oracle_error(values)
-    if bool(pair.usable):
-        assert error <= float(pair.error) + float(pair.floor) + oracle_error(values)
-
-
-@pytest.mark.parametrize(
-    "length",
-    [
-        37,
-        pytest.param(
-            100,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="a mixture of two eigenvectors gives target and guard at once, and they and the leaves turn "
-                "sharp before the scattered rows show the Fiedler vector of a long path",
-            ),
-        ),
-    ],
-)
-def test_a_mixture_of_two_eigenvectors_is_not_taken_for_the_answer_among_leaves(length: int, dtype: str) -> None:
-    stored = with_weak_leaves(length).astype(dtype).astype(float)
-    values, columns = np.linalg.eigh(reference.dense_laplacian(stored, True))
-    pair = fiedler(stored, True, dtype, columns[:, 2] + columns[:, 3])
-    np.testing.assert_allclose(pair.value, values[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [2.0**-50, 2.0**-20, 2.0**20, 2.0**40])

@@ -50,6 +50,11 @@ _FURTHER = 3
 _CLOSEST = 0.01
 _REACHED = 0.1
 
+# With a residual beyond this share of its value a pair may come down by all of it. Of 6,000 paths, grids and trees with
+# leaves, mixtures of higher eigenvectors as start and the normalized Laplacian, 289 were wrong without this rule, one
+# with a share of 1 and none with 0.7.
+_VAGUE = 0.7
+
 
 class _State(NamedTuple):
     """An orthonormal basis V (m, n), its products A V, what the one before gave, and what joins it next.
@@ -196,12 +201,15 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     rows = residuals_of(operator, values, vectors, products[1 : 1 + kept])
     residuals = lengths(rows)
     # To second order a correction lowers the value by this much; no eigenvalue is more than the residual away.
-    reach = inner_products(_preconditioned(operator, values, rows, _REACHED), rows)
-    report = jax.lax.optimization_barrier(RitzReport(values, residuals, jnp.minimum(residuals, reach)))
+    reach = jnp.minimum(residuals, inner_products(_preconditioned(operator, values, rows, _REACHED), rows))
+    report = jax.lax.optimization_barrier(RitzReport(values, residuals, reach))
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
     exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
     given = jnp.where(state.iterations == 1, _given(operator, report, basis, scattered), state.given)
-    found = assess(operator, report, wanted - 1, tol, complete=exhausted)
+    # Only of as many pairs as are corrected: those above may stay vague to the end.
+    vague = _vague(operator, *(x[: shape.corrected] for x in (values, vectors, rows)))
+    cautious = report._replace(reach=jnp.where(jnp.pad(vague, (0, kept - shape.corrected)), values, reach))
+    found = assess(operator, cautious, wanted - 1, tol, complete=exhausted)
     developed = exhausted | found.lowest | _developed(operator, report, given, wanted - 1, state.iterations)
     chosen = _most_needed(operator, report, shape)
     corrections = _corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
@@ -218,6 +226,15 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
         finite=finite,
         done=exhausted | ~finite | (developed & (found.accurate | found.resolved)),
     )
+
+
+def _vague(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, rows: jax.Array) -> jax.Array:
+    """Whether residuals are so long beside ``θ v``, both in the preconditioner's norm, that they say nothing yet."""
+
+    def squared(x: jax.Array) -> jax.Array:
+        return inner_products(_preconditioned(operator, values, x, least=1), x)
+
+    return squared(rows) > (_VAGUE * values) ** 2 * squared(vectors)
 
 
 def _holds_all(operator: SymmetricOperator, valid: jax.Array) -> jax.Array | bool:

@@ -1,0 +1,114 @@
+"""Starts that hold higher eigenvectors and none of the Fiedler vector, as a level crossing in training leaves them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+import reference
+from spectra import BOTH, EACH, communities, fiedler, oracle_error, rounding, solve, tolerance
+
+import fiedler_jax as fj
+from fiedler_jax import Status, eigen
+
+pytestmark = pytest.mark.crossed
+
+
+def with_weak_leaves(length: int = 37) -> np.ndarray:
+    """A weighted path of so many vertices, three of which bear a leaf of tiny weight.
+
+    The leaves are the vertices of least degree, and each is nearly an eigenvector of the normalized Laplacian.
+    """
+    upper = np.diag([*(1.0 + np.arange(length - 1) % 3), 0, 0, 0], 1)
+    for leaf, vertex in enumerate((5, 17, 30)):
+        upper[vertex, length + leaf] = 1e-7
+    return upper + upper.T
+
+
+WARM = {
+    "the second": {1: 1.0},
+    "the third": {2: 1.0},
+    "the fourth": {3: 1.0},
+    "the eleventh": {10: 1.0},
+    "the last": {39: 1.0},
+    "the third and the fourth": {2: 1.0, 3: 1.0},
+    "the third and the last": {2: 1.0, 39: 1.0},
+    "all but the second": dict.fromkeys(range(2, 40), 1.0),
+}
+
+
+@BOTH
+@EACH
+@pytest.mark.parametrize(
+    ("kind", "warm"),
+    [(kind, warm) for kind in ("communities", "leaves", "decades") for warm in WARM],
+)
+def test_a_warm_start_without_a_part_of_the_fiedler_vector(
+    kind: str, warm: str, solver: eigen.Solver, normalized: bool, dtype: str
+) -> None:
+    decades = np.triu(10 ** -np.random.default_rng(3).uniform(0, 8, (40, 40)), 1)
+    adjacency = {"communities": communities(1e-4, 2), "leaves": with_weak_leaves(), "decades": decades + decades.T}
+    stored = adjacency[kind].astype(dtype).astype(float)
+    values, columns = np.linalg.eigh(reference.dense_laplacian(stored, normalized))
+    init = columns @ [WARM[warm].get(at, 0.0) for at in range(40)]
+    pair = fiedler(stored, normalized, dtype, init, solver=solver)
+    error = abs(float(pair.value) - values[1])
+    # Lanczos, which has no preconditioner, may run out of iterations and says so.
+    assert bool(pair.usable) or (solver == fj.Lanczos() and Status(int(pair.status)) is Status.ITERATION_LIMIT)
+    if bool(pair.converged):
+        assert error <= (tolerance(dtype) + rounding(dtype)) * values[1] + oracle_error(values)
+    if bool(pair.usable):
+        assert error <= float(pair.error) + float(pair.floor) + oracle_error(values)
+
+
+@pytest.mark.parametrize("length", [37, 100])
+def test_a_mixture_of_two_eigenvectors_is_not_taken_for_the_answer_among_leaves(length: int, dtype: str) -> None:
+    stored = with_weak_leaves(length).astype(dtype).astype(float)
+    values, columns = np.linalg.eigh(reference.dense_laplacian(stored, True))
+    pair = fiedler(stored, True, dtype, columns[:, 2] + columns[:, 3])
+    np.testing.assert_allclose(pair.value, values[1], rtol=1e-5)
+
+
+def path_like(rng: np.random.Generator) -> nx.Graph:
+    return nx.path_graph(120)
+
+
+def grid_like(rng: np.random.Generator) -> nx.Graph:
+    return nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 30))
+
+
+def tree_like(rng: np.random.Generator) -> nx.Graph:
+    return nx.Graph([(i, int(rng.integers(max(0, i - 4), i))) for i in range(1, 120)])
+
+
+def with_random_leaves(graph: nx.Graph, rng: np.random.Generator, leaves: int) -> np.ndarray:
+    """The graph with weights from 1/2 to 3, and leaves of weights over eight decades."""
+    n = len(graph)
+    upper = np.triu(nx.to_numpy_array(graph, nodelist=range(n)), 1) * rng.uniform(0.5, 3, (n, n))
+    upper = np.pad(upper, (0, leaves))
+    upper[rng.choice(n, leaves, replace=False), n + np.arange(leaves)] = 10 ** -rng.uniform(0, 8, leaves)
+    return upper + upper.T
+
+
+@BOTH
+@pytest.mark.parametrize("count", [50, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("leaves", [0, 8])
+@pytest.mark.parametrize("kind", [path_like, grid_like, tree_like])
+def test_mixtures_of_few_eigenvectors_are_not_taken_for_the_answer_where_the_gap_is_small(
+    kind: Callable[[np.random.Generator], nx.Graph], leaves: int, count: int, normalized: bool, dtype: str
+) -> None:
+    rng = np.random.default_rng(5)
+    graphs = np.array([with_random_leaves(kind(rng), rng, leaves) for _ in range(count)]).astype(dtype).astype(float)
+    spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, normalized)) for adjacency in graphs]
+    starts = [columns[:, 2 : 2 + (few := rng.integers(1, 9))] @ rng.normal(size=few) for _, columns in spectra]
+    pairs = jax.vmap(lambda adjacency, init: solve(adjacency, normalized, init))(
+        jnp.asarray(graphs, dtype), jnp.asarray(starts, dtype)
+    )
+    converged, usable = np.asarray(pairs.converged), np.asarray(pairs.usable)
+    assert np.mean(usable) > 0.9
+    values = np.array([values[1] for values, _ in spectra])
+    error, known = np.abs(np.asarray(pairs.value) - values), np.array([oracle_error(values) for values, _ in spectra])
+    assert np.all(error[converged] <= (2 * tolerance(dtype) * values + known)[converged])
+    assert np.all(error[usable] <= (np.asarray(pairs.error) + np.asarray(pairs.floor) + known)[usable])
