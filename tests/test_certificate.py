@@ -125,7 +125,9 @@ def test_the_papers_networks(sizes: tuple[int, ...], normalized: bool) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("sizes", [NETS[2], (300, 120, 90, 10)], ids=lambda sizes: str(sizes[0]))
+@pytest.mark.parametrize(
+    "sizes", [pytest.param(NETS[2], marks=pytest.mark.slow), (300, 120, 90, 10)], ids=lambda sizes: str(sizes[0])
+)
 def test_a_value_that_is_off_is_refuted_and_proved_to_a_looser_tolerance(
     sizes: tuple[int, ...], normalized: bool
 ) -> None:

@@ -123,7 +123,8 @@ def test_narrow_parameters_compute_in_float32(normalized: bool, narrow: str) -> 
     rounded = [np.asarray(params[f"Dense_{i}"]["kernel"], np.float64) for i in range(2)]
     expected = reference.dense_laplacian(reference.chain_adjacency(rounded), normalized)
     np.testing.assert_allclose(lap.to_dense(), expected, atol=1e-6)
-    gradient = jax.grad(lambda p: fj.laplacian(graph, p, normalized=normalized).quadratic_form(jnp.ones(15)))(params)
+    form = jax.jit(lambda p: fj.laplacian(graph, p, normalized=normalized).quadratic_form(jnp.ones(15)))
+    gradient = jax.grad(form)(params)
     assert gradient["Dense_0"]["kernel"].dtype == narrow
 
 
@@ -139,7 +140,7 @@ def test_float32_stays_float32_where_64_bits_are_enabled(normalized: bool, x64: 
         lap.matvec(x),
         lap.quadratic_form(x),
     ]
-    pair = fj.fiedler_pair(lap)
+    pair = jax.jit(fj.fiedler_pair)(lap)
     of_pair = [pair.value, pair.vector, pair.residual, pair.error, pair.next_value, pair.ipr, pair.floor]
     assert {array.dtype for array in [x, *of_lap, *of_pair]} == {jnp.dtype("float32")}
 
@@ -151,6 +152,7 @@ def test_the_form_is_differentiable_in_the_weights(normalized: bool, x64: None) 
     params = reference.chain_params(kernels, "float64")
     graph = fj.graph_from_params(params)
 
+    @jax.jit
     def form(p: Any) -> jax.Array:
         return fj.laplacian(graph, p, normalized=normalized).quadratic_form(x)
 
@@ -175,13 +177,12 @@ def test_gradients_are_finite_at_zero_weights_and_dead_units(normalized: bool, d
     params = reference.chain_params(kernels, dtype)
     graph = fj.graph_from_params(params)
     x = jnp.linspace(-1, 1, 9, dtype=dtype)
-    gradient = jax.grad(
-        lambda p: (
-            fj.laplacian(graph, p, normalized=normalized).quadratic_form(x)
-            + jnp.sum(fj.laplacian(graph, p, normalized=normalized).matvec(x))
-            + jnp.sum(fj.laplacian(graph, p, normalized=normalized).null_vector)
-        )
-    )(jax.tree.map(jnp.asarray, params))
+
+    def all_of_it(p: Any) -> jax.Array:
+        lap = fj.laplacian(graph, p, normalized=normalized)
+        return lap.quadratic_form(x) + jnp.sum(lap.matvec(x)) + jnp.sum(lap.null_vector)
+
+    gradient = jax.jit(jax.grad(all_of_it))(jax.tree.map(jnp.asarray, params))
     first = gradient["Dense_0"]["kernel"]
     assert jnp.all(jnp.isfinite(first))
     assert jnp.all(first[:, 1] == 0)

@@ -103,6 +103,8 @@ def soak(steps: int, normalized: bool, folder: Path) -> None:
     assert float(loss(params, inputs, labels)) < 0.5 * float(loss(start(), inputs, labels))
 
 
-@pytest.mark.parametrize("normalized", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_training_of_twenty_thousand_steps(normalized: bool, tmp_path: Path) -> None:
-    soak(20_000, normalized, tmp_path)
+@pytest.mark.parametrize(
+    ("steps", "normalized"), [(4_000, True), *(pytest.param(20_000, n, marks=pytest.mark.slow) for n in (True, False))]
+)
+def test_a_long_training_with_all_that_may_happen(steps: int, normalized: bool, tmp_path: Path) -> None:
+    soak(steps, normalized, tmp_path)

@@ -102,7 +102,9 @@ def test_terminal_shows_both_tables(results):
     ("name", "counts"),
     [
         ("mnist", {"train_examples": 60, "test_examples": 30, "features": 9, "classes": 10}),
-        ("tcga", {"train_examples": 600, "test_examples": 20, "features": 4, "classes": 5}),
+        pytest.param(
+            *("tcga", {"train_examples": 600, "test_examples": 20, "features": 4, "classes": 5}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_data_from_files(tmp_path, request, name, counts):

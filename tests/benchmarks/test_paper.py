@@ -129,6 +129,7 @@ def test_terminal_shows_the_table(results):
     assert str(results.folder) in results.shown
 
 
+@pytest.mark.slow
 def test_same_seeds_give_same_numbers(tmp_path, mnist_like, results):
     again = run(tmp_path / "again", mnist_like, "--seeds", "1", "--epochs", "1")
     first = {run["method"]: run["points"] for run in results.record["runs"] if run["seed"] == 0}
