@@ -1,5 +1,6 @@
 """Starts that hold higher eigenvectors and none of the Fiedler vector, as a level crossing in training leaves them."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -103,9 +104,8 @@ def test_mixtures_of_few_eigenvectors_are_not_taken_for_the_answer_where_the_gap
     graphs = np.array([with_random_leaves(kind(rng), rng, leaves) for _ in range(count)]).astype(dtype).astype(float)
     spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, normalized)) for adjacency in graphs]
     starts = [columns[:, 2 : 2 + (few := rng.integers(1, 9))] @ rng.normal(size=few) for _, columns in spectra]
-    pairs = jax.vmap(lambda adjacency, init: solve(adjacency, normalized, init))(
-        jnp.asarray(graphs, dtype), jnp.asarray(starts, dtype)
-    )
+    solve_each = jax.vmap(functools.partial(solve, normalized=normalized))
+    pairs = solve_each(jnp.asarray(graphs, dtype), init=jnp.asarray(starts, dtype))
     converged, usable = np.asarray(pairs.converged), np.asarray(pairs.usable)
     assert np.mean(usable) > 0.9
     values = np.array([values[1] for values, _ in spectra])

@@ -270,13 +270,14 @@ def test_batched_blocks_in_every_part_of_the_library(dtype: str, normalized: boo
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(3, len(dense))), dtype)
     np.testing.assert_allclose(lap.matvec(rows), rows @ dense, atol=1e-5)
     np.testing.assert_allclose(lap.quadratic_form(rows), np.sum(rows @ dense * rows, axis=1), rtol=1e-5)
-    pair = fj.fiedler_pair(lap)
+    pair = jax.jit(fj.fiedler_pair)(lap)
     pair.raise_if_failed()
     np.testing.assert_allclose(pair.value, np.linalg.eigvalsh(dense)[1], rtol=1e-5)
     assert fj.certify(lap, float(pair.value), tol=1e-4).verdict is fj.Verdict.PROVED
     coefficients = fj.l1_coefficients(graph, params, pair.vector, normalized=normalized)
     vector = pair.vector
-    gradient = jax.grad(lambda p: fj.variational_penalty(graph, p, vector, normalized=normalized))(params)
+    penalty = functools.partial(fj.variational_penalty, graph, vectors=vector, normalized=normalized)
+    gradient = jax.jit(jax.grad(penalty))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         weight, own = params, coefficients
         for key in path:

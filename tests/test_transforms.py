@@ -28,6 +28,9 @@ BOTH = pytest.mark.parametrize("normalized", [False, True])
 SHARED = fj.add_fiedler_penalty(0.1, GRAPH, solver=DENSE)
 
 
+fiedler_value = jax.jit(fj.fiedler_value, static_argnums=0, static_argnames=("normalized", "ignore_isolated"))
+
+
 @BOTH
 def test_the_update_after_a_refresh_is_the_gradient(normalized: bool, dtype: str) -> None:
     params = network(dtype)
@@ -50,13 +53,13 @@ def test_between_refreshes_the_coefficients_stay_and_the_signs_follow(normalized
     moved = jax.tree.map(lambda w: -1.7 * w, params)
     second, state = update(zeros(params), state, moved)
     assert_trees_close(second, jax.tree.map(jnp.negative, first), atol=1e-7)
-    np.testing.assert_allclose(state.values[0], fj.fiedler_value(GRAPH, params, normalized=normalized), rtol=1e-5)
+    np.testing.assert_allclose(state.values[0], fiedler_value(GRAPH, params, normalized=normalized), rtol=1e-5)
     flat = jax.tree.map(lambda w: jnp.linspace(0.1, 1, w.size).reshape(w.shape), params)
     _, state = update(zeros(params), state, flat)
     stale = state.values[0]
     _, state = update(zeros(params), state, flat)
     assert state.values[0] != stale
-    np.testing.assert_allclose(state.values[0], fj.fiedler_value(GRAPH, flat, normalized=normalized), rtol=1e-5)
+    np.testing.assert_allclose(state.values[0], fiedler_value(GRAPH, flat, normalized=normalized), rtol=1e-5)
 
 
 @BOTH
@@ -80,11 +83,11 @@ def test_descent_lowers_the_value_and_a_negative_strength_raises_it(sign: int, n
         optax.sgd(0.02),
     )
     state = tx.init(params)
-    before = fj.fiedler_value(GRAPH, params, normalized=normalized)
+    before = fiedler_value(GRAPH, params, normalized=normalized)
     for _ in range(30):
         updates, state = stepper(tx)(zeros(params), state, params)
         params = optax.apply_updates(params, updates)
-    after = fj.fiedler_value(GRAPH, params, normalized=normalized, ignore_isolated=True)
+    after = fiedler_value(GRAPH, params, normalized=normalized, ignore_isolated=True)
     assert sign * (before - after) > 0.02 * before
 
 
@@ -169,7 +172,7 @@ def test_strength_from_inject_hyperparams_is_live() -> None:
     # Every number becomes a traced array there, the interval between refreshes too.
     state.hyperparams["refresh_every"] = jnp.asarray(2)
     _, state = update(zeros(params), state, network(seed=5))
-    np.testing.assert_allclose(fj.fiedler_metrics(state).value, fj.fiedler_value(GRAPH, network(seed=5)), rtol=1e-5)
+    np.testing.assert_allclose(fj.fiedler_metrics(state).value, fiedler_value(GRAPH, network(seed=5)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("injected", [False, True])
@@ -256,12 +259,12 @@ def test_a_linen_train_state_trains() -> None:
         gradient = jax.grad(lambda p: jnp.mean(model.apply({"params": p}, x) ** 2))(state.params)
         return state.apply_gradients(grads=gradient)
 
-    before = fj.fiedler_value(GRAPH, params)
+    before = fiedler_value(GRAPH, params)
     for _ in range(30):
         state = step(state)
     metrics = fj.fiedler_metrics(state.opt_state)
     assert metrics.count == 30
-    assert fj.fiedler_value(GRAPH, state.params, ignore_isolated=True) < 0.9 * before
+    assert fiedler_value(GRAPH, state.params, ignore_isolated=True) < 0.9 * before
 
 
 def test_an_nnx_optimizer_trains() -> None:
@@ -283,14 +286,14 @@ def test_an_nnx_optimizer_trains() -> None:
         def step(model: Any, optimizer: nnx.Optimizer) -> None:
             optimizer.update(model, nnx.grad(lambda m: jnp.mean(m(x) ** 2))(model))
 
-        before = fj.fiedler_value(graph, nnx.state(model, nnx.Param))
+        before = fiedler_value(graph, nnx.state(model, nnx.Param))
         for _ in range(10):
             step(model, optimizer)
         metrics = fj.fiedler_metrics(optimizer.opt_state)
         assert isinstance(metrics.value, jax.Array)
         assert metrics.count == 10
         assert metrics.status == Status.CONVERGED
-        assert fj.fiedler_value(graph, nnx.state(model, nnx.Param), ignore_isolated=True) < before
+        assert fiedler_value(graph, nnx.state(model, nnx.Param), ignore_isolated=True) < before
 
 
 def test_vmap_over_members_gives_each_its_own() -> None:
@@ -322,7 +325,7 @@ def test_metrics_say_what_they_mean() -> None:
     assert fj.fiedler_metrics(state).l1_coefficient == 0
     _, state = jax.jit(tx.update)(zeros(params), state, params)
     metrics = jax.jit(fj.fiedler_metrics)(state)
-    pair = fj.fiedler_pair(fj.laplacian(GRAPH, params))
+    pair = jax.jit(fj.fiedler_pair)(fj.laplacian(GRAPH, params))
     coefficients = fj.l1_coefficients(GRAPH, params, pair.vector, strength=0.2 * VERTICES)
     kernels = jnp.concatenate([coefficients[f"Dense_{i}"]["kernel"].ravel() for i in range(3)])
     np.testing.assert_allclose(metrics.l1_coefficient, jnp.mean(jnp.abs(kernels)), rtol=1e-3)
