@@ -193,8 +193,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     valid = jnp.concatenate([np.zeros(1, bool), state.report.values < absent_value(operator) / 2, fresh])
     # A NaN or infinite weight shows in the products of the start rows.
     finite = jnp.all(jnp.isfinite(projected))
-    # Materialized, or XLA would compile what leads to these few numbers into all that depends on them.
-    ritz = jax.lax.optimization_barrier(rayleigh_ritz(operator, projected, valid, favoured=1))
+    ritz = rayleigh_ritz(operator, projected, valid, favoured=1)
     mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
@@ -202,7 +201,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     residuals = lengths(rows)
     # To second order a correction lowers the value by this much; no eigenvalue is more than the residual away.
     reach = jnp.minimum(residuals, inner_products(_preconditioned(operator, values, rows, _REACHED), rows))
-    report = jax.lax.optimization_barrier(RitzReport(values, residuals, reach))
+    report = RitzReport(values, residuals, reach)
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
     exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
     given = jnp.where(state.iterations == 1, _given(operator, report, basis, scattered), state.given)
