@@ -177,7 +177,8 @@ def assess(
     targets, guard, highest = values[:num], values[num], jnp.max(values[:num]) * (1 - tol)
     gap = jnp.clip(guard - r[num] - targets, 0, operator.upper_bound)
     known = jnp.maximum(r[:num], floor / _FLOOR_FACTOR)
-    error = jnp.where(known < gap, known**2 / jnp.where(known < gap, gap, 1), known)
+    # Not the square over the gap: where weights are tiny, that would be zero in float32, and zero looks exact.
+    error = known * jnp.where(known < gap, known / jnp.where(known < gap, gap, 1), 1)
     sharp = (r[num] <= sharpness(operator, guard)) & ((r[num] <= floor) | (r[num] <= guard - highest))
     clear = (r <= floor) | (values - report.reach >= highest)
     guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
