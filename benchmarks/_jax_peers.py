@@ -1,7 +1,6 @@
 """The contenders that run on JAX: ours, JAX's LOBPCG, and matfree's Lanczos."""
 
 import functools
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from jax.experimental.sparse.linalg import lobpcg_standard
 
 import fiedler_jax as fj
+from benchmarks._compiling import compiled_anew
 from benchmarks._contenders import Answer, Base, Knob, Ladder, Lobpcg, Solve
 from benchmarks._problems import Problem
 from benchmarks._reference import chain_params
@@ -50,15 +50,7 @@ def _pair(weights: "_Weights", start: jax.Array | None, tol: float | None = None
 
 def compile_seconds(problem: Problem) -> float:
     """Seconds to trace and compile our solve, the first time for these shapes, without the persistent cache."""
-    enabled = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
-    weights, start = _weights(problem), _start_vector(problem)
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        began = time.perf_counter()
-        _pair.lower(weights, start).compile()
-        return time.perf_counter() - began
-    finally:
-        jax.config.update("jax_enable_compilation_cache", enabled)
+    return compiled_anew(_pair, _weights(problem), _start_vector(problem))[1]
 
 
 def _start_vector(problem: Problem) -> jax.Array | None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import fiedler_jax as fj
+from benchmarks._compiling import compiled_anew
 from benchmarks._errors import ConfigError
 from benchmarks._model import MLP
 
@@ -129,7 +130,7 @@ def solve_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
             return fj.fiedler_pair(fj.laplacian(graph, params, normalized=normalized), init)
 
         of = f"{dtype}, {'normalized' if normalized else 'combinatorial'}"
-        cold, seconds = _compiled(config, solve, params)
+        cold, seconds = compiled_anew(jax.jit(solve), params, times=min(config.rounds, _COMPILATIONS))
         yield Figure(f"solve compiled, {of}", seconds, "s", True)
         pair = jax.block_until_ready(cold(params))
         pair.raise_if_failed()
@@ -210,19 +211,9 @@ def _compiled_step(config: PriceConfig, dtype: str, regularizer: optax.GradientT
     data = _data(config, dtype)
     params = _params(config, dtype)
     carry = params, tx.init(params)
-    run, seconds = _compiled(config, step, *carry, *data, donate_argnums=(0, 1))
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    run, seconds = compiled_anew(jitted, *carry, *data, times=min(config.rounds, _COMPILATIONS))
     return Step(run, carry, data, seconds, _temporary(run))
-
-
-def _compiled(config: PriceConfig, function: Callable[..., Any], *args: Any, **how: Any) -> tuple[Any, float]:
-    """A function compiled for arguments, and the median seconds that takes, traced anew each time."""
-    seconds, run = [], None
-    for _ in range(min(config.rounds, _COMPILATIONS)):
-        jax.clear_caches()
-        start = time.perf_counter()
-        run = jax.jit(function, **how).lower(*args).compile()
-        seconds.append(time.perf_counter() - start)
-    return run, statistics.median(seconds)
 
 
 def _data(config: PriceConfig, dtype: str) -> tuple[jax.Array, jax.Array]:

@@ -112,7 +112,8 @@ class RitzReport(NamedTuple):
     Attributes:
         values: Ritz values, at least k + 1 of them; the absent value where there is none.
         residuals: their residuals.
-        reach: how far below its value a pair may come when it is corrected; at most the residual.
+        reach: how far below its value a pair may come when it is corrected: at most the residual, or all of its value
+            where the residual says nothing yet.
     """
 
     values: jax.Array
