@@ -165,7 +165,7 @@ def test_the_unit_of_the_weights_makes_no_difference_where_the_basis_holds_all(
 
 
 @BOTH
-@pytest.mark.parametrize("seed", [4, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 2, 17, 31))])
+@pytest.mark.parametrize("seed", [4, 17, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 2, 27, 31))])
 def test_networks_pruned_to_one_percent(seed: int, normalized: bool, dtype: str) -> None:
     kernels = reference.random_kernels((200, 100, 100, 10), seed)
     rng = np.random.default_rng(seed)

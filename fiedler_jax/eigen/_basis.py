@@ -16,8 +16,11 @@ _NOISE_FACTOR = 32.0
 # Each pass multiplies what is left of the basis in the rows by about eps over the share of them that was new.
 _MOST_PASSES = 5
 
-# How far below rounding a favoured row is held, in multiples of it: well apart from what rounding mixes.
-_FAVOUR = 8.0
+# How far apart rows whose values are rounding are held: as a share of the least value that is more, but at least this
+# many times the rounding. Of 40 networks pruned to 1 %, in float64 and normalized, with the first row alone held by
+# rounding 3 did not converge in 300 products and the others took 169 (median); so it is 96.
+_APART = 1e-3
+_LEAST_APART = 8.0
 
 
 class RitzPairs(NamedTuple):
@@ -71,20 +74,20 @@ def rayleigh_ritz(
 
     The order and the mixture in which pairs come whose values are rounding, as those of the parts of a disconnected
     graph are, is rounding too: each takes a share of what is wrong in the others, and none would converge before all
-    do. If the value of the basis row `favoured` is so small, the first pair stays near that row.
+    do. So of rows 1 to `known`, which were Ritz vectors before, those with such values are held apart, in their order.
     """
     eye = np.eye(len(projected), dtype=bool)
     # LAPACK may not return from a matrix with NaN, and its result would mean nothing.
     safe = jnp.where(jnp.isfinite(projected), projected, 0)
     symmetric = jnp.where(valid[:, None] & valid, (safe + safe.T) / 2, 0)
     symmetric = jnp.where(eye & ~valid, absent_value(operator), symmetric)
-    if favoured is None:
+    if not known:
         return RitzPairs(*jnp.linalg.eigh(symmetric, symmetrize_input=False))
-    floor = accuracy_floor(operator)
-    favour = jnp.where(symmetric[favoured, favoured] <= floor, _FAVOUR * floor, 0)
-    chosen = eye & (np.arange(len(eye)) == favoured)
-    values, vectors = jnp.linalg.eigh(symmetric - jnp.where(chosen, favour, 0), symmetrize_input=False)
-    return RitzPairs(values + favour * vectors[favoured] ** 2, vectors)
+    own, floor, place = diagonal(symmetric), accuracy_floor(operator), np.arange(len(eye))
+    apart = jnp.maximum(_APART * jnp.min(jnp.where(own > floor, own, absent_value(operator))), _LEAST_APART * floor)
+    lower = jnp.where((own <= floor) & (place > 0) & (place <= known), apart * (1 + known - place), 0)
+    values, vectors = jnp.linalg.eigh(symmetric - jnp.where(eye, lower, 0), symmetrize_input=False)
+    return RitzPairs(values + lower @ vectors**2, vectors)
 
 
 def residuals_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, products: jax.Array) -> jax.Array:

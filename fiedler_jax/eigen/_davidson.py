@@ -193,7 +193,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     valid = jnp.concatenate([np.zeros(1, bool), state.report.values < absent_value(operator) / 2, fresh])
     # A NaN or infinite weight shows in the products of the start rows.
     finite = jnp.all(jnp.isfinite(projected))
-    ritz = rayleigh_ritz(operator, projected, valid, favoured=1)
+    ritz = rayleigh_ritz(operator, projected, valid, known=kept)
     mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
