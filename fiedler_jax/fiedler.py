@@ -369,10 +369,11 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
     half = fold(lap, num, ignore_isolated)
     if half is None:
         operator = _operator(lap, ignore_isolated)
-        rows = [*given, *start_rows(lap, operator.support)]
-        return solver.solve(operator, joined(rows, operator.support, lap.dtype), num)
-    rows = [*map(half.restrict, given), *half_start_rows(lap, half)]
-    return half.lift(solver.solve(half.operator, joined(rows, half.support, lap.dtype), num))
+        start = joined(start_rows(lap, operator.support), operator.support, lap.dtype)
+        return solver.solve(operator, start, num, joined(given, operator.support, lap.dtype))
+    start = joined(half_start_rows(lap, half), half.support, lap.dtype)
+    given = joined([half.restrict(rows) for rows in given], half.support, lap.dtype)
+    return half.lift(solver.solve(half.operator, start, num, given))
 
 
 def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:

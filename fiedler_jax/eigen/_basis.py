@@ -62,14 +62,15 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
     return rows
 
 
-def start_basis(operator: SymmetricOperator, start: jax.Array, scattered: jax.Array) -> jax.Array:
-    """Start rows and scattered ones, orthonormal."""
-    return orthonormalize(jnp.concatenate([start, scattered]), operator.null_vector[None])
+def start_basis(
+    operator: SymmetricOperator, start: jax.Array, init: jax.Array | None, scattered: jax.Array
+) -> jax.Array:
+    """Start rows, given ones if there are any, and scattered ones, orthonormal."""
+    given = [] if init is None else [init]
+    return orthonormalize(jnp.concatenate([*given, start, scattered]), operator.null_vector[None])
 
 
-def rayleigh_ritz(
-    operator: SymmetricOperator, projected: jax.Array, valid: jax.Array, favoured: int | None = None
-) -> RitzPairs:
+def rayleigh_ritz(operator: SymmetricOperator, projected: jax.Array, valid: jax.Array, known: int = 0) -> RitzPairs:
     """Ritz pairs of ``H = V A Vᵀ`` (m, m); basis rows that are not valid come last, with the absent value.
 
     The order and the mixture in which pairs come whose values are rounding, as those of the parts of a disconnected

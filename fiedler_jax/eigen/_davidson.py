@@ -40,6 +40,10 @@ _PATIENCE = 8
 # After this many, if a pair was given at all, such as a target.
 _SECOND_LOOK = 4
 
+# So many block products are made without the rows of `init`. They cannot mislead before, and most networks are solved
+# by then; joining from the start they made it four products, to see what they might hide.
+_UNAIDED = 2
+
 # So many pairs are corrected besides the targets: the guard, and what may come down furthest. Where all pairs of the
 # basis were, those that mislead turned sharp before what was missed showed.
 _FURTHER = 3
@@ -72,6 +76,7 @@ class _State(NamedTuple):
     found: Assessment
     given: jax.Array
     developed: jax.Array
+    matvecs: jax.Array
     iterations: jax.Array
     finite: jax.Array
     done: jax.Array
@@ -99,7 +104,8 @@ class Davidson:
     the pairs whose residuals leave most room for an eigenvalue that was missed, and where targets and guard were
     before. The basis is then restarted from the lowest Ritz vectors. It ends when the targets are accurate and no other
     pair can come down to them; where start rows happened to be eigenvectors, not before the scattered rows, which hold
-    a part of every eigenvector, have had time to show it.
+    a part of every eigenvector, have had time to show it. What the caller gives joins the third product, if that is
+    needed.
 
     Attributes:
         tol: relative accuracy asked of the values; by default 1e-6 in float32 and 1e-9 in float64.
@@ -124,19 +130,22 @@ class Davidson:
         check_settings(self.tol, self.max_iterations, self.basis_size)
 
     @jax.default_matmul_precision("highest")
-    def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
-        """The `num` smallest eigenpairs, from start rows (m, n), none of which need be accurate or independent."""
+    def solve(
+        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+    ) -> EigenResult:
+        """The `num` smallest eigenpairs, from rows (m, n), none of which need be accurate or independent."""
+        init = jnp.zeros_like(start[:0]) if init is None else init
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
         scattered = scattered_rows(operator, max(num + 1, _START_ROWS - len(start)))
         wanted, corrected = num + 1, num + _FURTHER
-        block = max(len(start) + len(scattered), corrected + wanted)
+        block = max(len(start) + len(scattered), corrected + wanted + len(init))
         shape = _Shape(wanted, corrected, block, kept=max(block, self.basis_size - 1 - corrected - wanted))
 
         def unfinished(state: _State) -> jax.Array:
             return ~state.done & (state.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
-            return _improve(operator, _expand(operator, state), scattered, shape, tol)
+            return _improve(operator, _expand(operator, state), scattered, init, shape, tol)
 
         first = _begin(operator, jnp.concatenate([start, scattered]), shape)
         state = jax.lax.while_loop(unfinished, step, first)
@@ -145,7 +154,7 @@ class Davidson:
             state.report,
             state.found,
             state.basis[1 : 1 + num],
-            len(start) + len(scattered) + (corrected + wanted) * (state.iterations - 1),
+            state.matvecs,
             state.iterations,
             finite=state.finite,
             complete=state.developed,
@@ -164,6 +173,7 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, shape: _Shape) -> _Stat
         found=Assessment(jnp.asarray(none[: shape.wanted - 1]), *[jnp.zeros((), bool)] * 3),
         given=jnp.full(shape.kept, jnp.inf, dtype),
         developed=jnp.zeros((), bool),
+        matvecs=jnp.zeros((), jnp.int32),
         iterations=jnp.zeros((), jnp.int32),
         finite=jnp.ones((), bool),
         done=jnp.zeros((), bool),
@@ -186,7 +196,9 @@ def _expand(operator: SymmetricOperator, state: _State) -> _State:
     )
 
 
-def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, shape: _Shape, tol: float) -> _State:
+def _improve(
+    operator: SymmetricOperator, state: _State, scattered: jax.Array, init: jax.Array, shape: _Shape, tol: float
+) -> _State:
     """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join."""
     wanted, kept = shape.wanted, shape.kept
     projected = state.basis @ state.products.T
@@ -217,11 +229,14 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
         basis=basis,
         products=products,
         # What former targets and guard hold that the new basis does not is the direction in which these moved.
-        joining=_filled([corrections, state.basis[1 : 1 + wanted]], shape.block),
+        joining=_filled(
+            [corrections, state.basis[1 : 1 + wanted], jnp.where(state.iterations == _UNAIDED, init, 0)], shape.block
+        ),
         report=report,
         found=found,
         given=given,
         developed=developed,
+        matvecs=state.matvecs + jnp.sum(fresh, dtype=jnp.int32),
         iterations=state.iterations,
         finite=finite,
         done=exhausted | ~finite | (developed & (found.accurate | found.resolved)),

@@ -23,9 +23,11 @@ class Dense:
     """
 
     @jax.default_matmul_precision("highest")
-    def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
-        """The `num` smallest eigenpairs; `start` only gives the calling convention."""
-        del start
+    def solve(
+        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+    ) -> EigenResult:
+        """The `num` smallest eigenpairs; `start` and `init` only give the calling convention."""
+        del start, init
         n, dtype = len(operator.diagonal), operator.diagonal.dtype
         matrix = operator.matvec(jnp.eye(n, dtype=dtype))
         away = jnp.outer(operator.null_vector, operator.null_vector) + jnp.diag(~operator.support)

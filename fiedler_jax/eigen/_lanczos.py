@@ -71,8 +71,10 @@ class Lanczos:
         check_settings(self.tol, self.max_iterations, self.basis_size)
 
     @jax.default_matmul_precision("highest")
-    def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
-        """The `num` smallest eigenpairs, from the sum of the start rows (m, n) made orthonormal."""
+    def solve(
+        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+    ) -> EigenResult:
+        """The `num` smallest eigenpairs, from the sum of all rows (m, n) made orthonormal."""
         block = num + 1
         size = max(self.basis_size, 4 * block)
         count = size // 3
@@ -113,7 +115,7 @@ class Lanczos:
                 done=found & state.found & same,
             )
 
-        rows = start_basis(operator, start, scattered_rows(operator, 1))
+        rows = start_basis(operator, start, init, scattered_rows(operator, 1))
         first = orthonormalize(jnp.sum(rows, axis=0)[None], operator.null_vector[None])
         state = _State(
             basis=jnp.zeros((size + 1, n), dtype).at[0].set(first[0]),

@@ -52,8 +52,10 @@ class PowerIteration:
         check_settings(self.tol, self.max_iterations)
 
     @jax.default_matmul_precision("highest")
-    def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult:
-        """The `num` smallest eigenpairs, from start rows (m, n)."""
+    def solve(
+        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+    ) -> EigenResult:
+        """The `num` smallest eigenpairs, from all rows (m, n)."""
         block = num + 1
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
 
@@ -79,7 +81,7 @@ class PowerIteration:
             return project(rows, state.iterations, state.matvecs)
 
         zero = jnp.zeros((), jnp.int32)
-        state = project(start_basis(operator, start, scattered_rows(operator, block)), zero, zero)
+        state = project(start_basis(operator, start, init, scattered_rows(operator, block)), zero, zero)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
         found = assess(operator, state.report, num, tol, complete=True)
         return conclude(operator, state.report, found, state.vectors[:num], state.matvecs, state.iterations)

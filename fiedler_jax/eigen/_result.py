@@ -101,9 +101,14 @@ def raise_if_failed(status: jax.Array | int) -> None:
 
 
 class Solver(Protocol):
-    """Anything that finds the k smallest eigenpairs of an operator, from start rows (m, n)."""
+    """Anything that finds the k smallest eigenpairs of an operator.
 
-    def solve(self, operator: SymmetricOperator, start: jax.Array, num: int = 1) -> EigenResult: ...
+    From start rows (m, n), and rows `init` that the caller takes for near eigenvectors, which may mislead.
+    """
+
+    def solve(
+        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+    ) -> EigenResult: ...
 
 
 class RitzReport(NamedTuple):
