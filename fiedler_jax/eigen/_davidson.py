@@ -33,7 +33,8 @@ _START_ROWS = 8
 _NEARLY_EXACT = 0.01
 
 # Pairs of which less than this share was found were given, by start rows or by `init`. Three exact higher eigenvectors
-# as `init`, weights over eight decades: 14 wrong values in 16,000 solves with half the share, none with this one.
+# as `init`, weights over eight decades: 14 wrong values in 16,000 solves with half the share, none with this one. A
+# single row of `init` misled none of 29,000, so is not held to it.
 _FOUND = 0.9
 
 # After this many block products the scattered rows show what they hold, where the guard was given. On 24 vertices with
@@ -222,7 +223,7 @@ def _improve(
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
     exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
     given = jnp.where(state.iterations == 1, _given(operator, report, _shares(scattered, basis)), state.given)
-    if len(init):
+    if len(init) > 1:
         former = jnp.sum(ritz.coefficients[: 1 + kept, :kept] ** 2, axis=0)
         given = jnp.where(state.iterations == _UNAIDED + 1, jnp.minimum(given, _given(operator, report, former)), given)
     # Only of as many pairs as are corrected: those above may stay vague to the end.
