@@ -32,9 +32,8 @@ _START_ROWS = 8
 # nothing about what was missed; with vertices of a network's least degree the share is 1 / sqrt(fan).
 _NEARLY_EXACT = 0.01
 
-# Pairs of which less than this share was found were given, by start rows or by `init`. Three exact higher eigenvectors
-# as `init`, weights over eight decades: 14 wrong values in 16,000 solves with half the share, none with this one. A
-# single row of `init` misled none of 29,000, so is not held to it.
+# A pair counts as given, by start rows or by `init`, of which the basis without them holds less than this share. With
+# 0.3, three exact higher eigenvectors as `init` are taken for the answer (the slow mark of test_misleading_starts).
 _FOUND = 0.9
 
 # After this many block products the scattered rows show what they hold, where the guard was given. On 24 vertices with
@@ -223,6 +222,7 @@ def _improve(
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
     exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
     given = jnp.where(state.iterations == 1, _given(operator, report, _shares(scattered, basis)), state.given)
+    # One row can give the target or its guard, not both: the other is still found.
     if len(init) > 1:
         former = jnp.sum(ritz.coefficients[: 1 + kept, :kept] ** 2, axis=0)
         given = jnp.where(state.iterations == _UNAIDED + 1, jnp.minimum(given, _given(operator, report, former)), given)
@@ -290,13 +290,13 @@ def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> jax
 
 
 def _shares(rows: jax.Array, basis: jax.Array) -> jax.Array:
-    """How much of each row of the basis but the first lies in the rows, were these orthogonal."""
+    """How much of each row of the basis but the first lies in the span of these rows, taken as orthogonal."""
     parts = (rows @ basis[1:].T) ** 2
     return jnp.sum(parts / jnp.maximum(squares(rows), jnp.finfo(rows.dtype).tiny)[:, None], axis=0)
 
 
 def _given(operator: SymmetricOperator, report: RitzReport, share: jax.Array) -> jax.Array:
-    """The lower ends of pairs that are nearly exact though but a share of them was found."""
+    """The lower ends of pairs that are nearly exact though only this share of each was found."""
     values, residuals, _ = report
     close = operator.tolerance_scale(values) * values
     near = residuals <= jnp.maximum(_NEARLY_EXACT * close, accuracy_floor(operator))
