@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fiedler_jax as fj
-from fiedler_jax import eigen
+from fiedler_jax import Status, eigen
 
 BOTH = pytest.mark.parametrize("normalized", [False, True])
 EACH = pytest.mark.parametrize(
@@ -35,6 +35,28 @@ def rounding(dtype: str) -> float:
 def oracle_error(values: np.ndarray) -> float:
     """How far the dense spectrum itself may be off."""
     return len(values) * float(np.finfo("float64").eps) * float(values[-1])
+
+
+def assert_never_wrong_in_silence(
+    pair: fj.FiedlerPair, values: np.ndarray, dtype: str, max_iterations: int = fj.Davidson().max_iterations
+) -> None:
+    """The promise, given the spectrum of the graph (of its connected vertices if isolated ones are left out)."""
+    status = Status(int(pair.status))
+    if len(values) < 2:
+        assert status is Status.TOO_FEW_VERTICES
+        return
+    value, error, expected = float(pair.value), float(pair.error), float(values[1])
+    inexact = rounding(dtype) * value + oracle_error(values)
+    assert value >= expected - inexact
+    if status is Status.CONVERGED:
+        assert value <= expected * (1 + tolerance(dtype)) + inexact
+        assert value <= expected + error + inexact
+    elif status is Status.ACCURACY_FLOOR:
+        assert float(pair.residual) <= float(pair.floor)
+        assert value <= expected + error + float(pair.floor) + inexact
+    else:
+        assert status is Status.ITERATION_LIMIT
+        assert int(pair.iterations) > max_iterations
 
 
 @functools.partial(jax.jit, static_argnames=("normalized", "num", "solver", "ignore_isolated"))

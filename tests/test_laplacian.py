@@ -1,5 +1,6 @@
 """The matrix-free Laplacian against dense NumPy."""
 
+import functools
 from typing import Any
 
 import jax
@@ -24,10 +25,27 @@ weights = st.floats(-2, 2, width=32, allow_subnormal=False).map(lambda w: w if a
 chains = st.tuples(*(hnp.arrays(np.float64, shape, elements=weights) for shape in [(4, 3), (3, 5), (5, 2)])).map(list)
 
 
-def network(kernels: list[np.ndarray], normalized: bool, dtype: str = "float32") -> fj.Laplacian:
-    params = reference.chain_params(kernels, dtype)
-    edges = [(f"Dense_{i}/kernel", f"h{i}", f"h{i + 1}") for i in range(len(kernels))]
+def chain(params: Any, normalized: bool) -> fj.Laplacian:
+    edges = [(f"Dense_{i}/kernel", f"h{i}", f"h{i + 1}") for i in range(len(params))]
     return fj.laplacian(fj.graph_from_edges(params, edges), params, normalized=normalized)
+
+
+def network(kernels: list[np.ndarray], normalized: bool, dtype: str = "float32") -> fj.Laplacian:
+    return chain(reference.chain_params(kernels, dtype), normalized)
+
+
+@functools.partial(jax.jit, static_argnames="normalized")
+def chain_and_products(params: Any, rows: jax.Array, normalized: bool) -> tuple[fj.Laplacian, dict[str, jax.Array]]:
+    """A chain's Laplacian, and what it makes of rows."""
+    lap = chain(params, normalized)
+    return lap, {
+        "dense": lap.to_dense(),
+        "rows": lap.matvec(rows),
+        "row": lap.matvec(rows[0]),
+        "forms": lap.quadratic_form(rows),
+        "form": lap.quadratic_form(rows[0]),
+        "null": lap.null_vector,
+    }
 
 
 @BOTH
@@ -35,21 +53,21 @@ def network(kernels: list[np.ndarray], normalized: bool, dtype: str = "float32")
 @given(kernels=chains, seed=st.integers(0, 9))
 def test_a_chain_agrees_with_its_dense_laplacian(normalized: bool, kernels: list[np.ndarray], seed: int) -> None:
     with jax.enable_x64(True):
-        lap = network(kernels, normalized, "float64")
         adjacency = reference.chain_adjacency(kernels)
         dense = reference.dense_laplacian(adjacency, normalized)
         rows = np.random.default_rng(seed).normal(size=(3, len(dense)))
-        np.testing.assert_allclose(lap.to_dense(), dense, atol=1e-13)
-        np.testing.assert_allclose(lap.matvec(jnp.asarray(rows)), rows @ dense, atol=1e-12)
-        np.testing.assert_allclose(lap.matvec(jnp.asarray(rows[0])), rows[0] @ dense, atol=1e-12)
-        form = np.einsum("bi,ij,bj->b", rows, dense, rows)
-        np.testing.assert_allclose(lap.quadratic_form(jnp.asarray(rows)), form, atol=1e-12)
-        assert lap.quadratic_form(jnp.asarray(rows[0])).shape == ()
+        lap, of = chain_and_products(reference.chain_params(kernels, "float64"), jnp.asarray(rows), normalized)
+        np.testing.assert_allclose(of["dense"], dense, atol=1e-13)
+        np.testing.assert_allclose(of["rows"], rows @ dense, atol=1e-12)
+        np.testing.assert_allclose(of["row"], rows[0] @ dense, atol=1e-12)
+        forms = np.einsum("bi,ij,bj->b", rows, dense, rows)
+        np.testing.assert_allclose(of["forms"], forms, atol=1e-12)
+        np.testing.assert_allclose(of["form"], forms[0], atol=1e-12)
+        assert of["form"].shape == ()
         np.testing.assert_allclose(lap.degrees, adjacency.sum(axis=1), atol=1e-13)
         np.testing.assert_allclose(lap.diagonal, np.diag(dense), atol=1e-13)
-        null = np.asarray(lap.null_vector)
-        np.testing.assert_allclose(np.linalg.norm(null), 1)
-        np.testing.assert_allclose(dense @ null, 0, atol=1e-12)
+        np.testing.assert_allclose(np.linalg.norm(of["null"]), 1)
+        np.testing.assert_allclose(dense @ np.asarray(of["null"]), 0, atol=1e-12)
         assert np.linalg.eigvalsh(dense)[-1] <= lap.upper_bound * (1 + 1e-12)
 
 
@@ -140,9 +158,14 @@ def test_float32_stays_float32_where_64_bits_are_enabled(normalized: bool, x64: 
         lap.matvec(x),
         lap.quadratic_form(x),
     ]
-    pair = jax.jit(fj.fiedler_pair)(lap)
+    assert {array.dtype for array in [x, *of_lap]} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("normalized", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_a_float32_pair_stays_float32_where_64_bits_are_enabled(normalized: bool, x64: None) -> None:
+    pair = jax.jit(fj.fiedler_pair)(network(reference.random_kernels((6, 5, 4)), normalized, "float32"))
     of_pair = [pair.value, pair.vector, pair.residual, pair.error, pair.next_value, pair.ipr, pair.floor]
-    assert {array.dtype for array in [x, *of_lap, *of_pair]} == {jnp.dtype("float32")}
+    assert {array.dtype for array in of_pair} == {jnp.dtype("float32")}
 
 
 @BOTH

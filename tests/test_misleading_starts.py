@@ -1,6 +1,7 @@
 """Starts that hold higher eigenvectors and none of the Fiedler vector, as a level crossing in training leaves them."""
 
 import functools
+import operator
 from collections.abc import Callable
 
 import jax
@@ -9,10 +10,9 @@ import networkx as nx
 import numpy as np
 import pytest
 import reference
-from spectra import BOTH, EACH, communities, fiedler, oracle_error, rounding, solve, tolerance
+from spectra import BOTH, EACH, assert_never_wrong_in_silence, communities, fiedler, solve
 
 import fiedler_jax as fj
-from fiedler_jax import Status, eigen
 
 pytestmark = pytest.mark.crossed
 
@@ -47,7 +47,7 @@ WARM = {
     [(kind, warm) for kind in ("communities", "leaves", "decades") for warm in WARM],
 )
 def test_a_warm_start_without_a_part_of_the_fiedler_vector(
-    kind: str, warm: str, solver: eigen.Solver, normalized: bool, dtype: str
+    kind: str, warm: str, solver: fj.Davidson | fj.Lanczos, normalized: bool, dtype: str
 ) -> None:
     decades = np.triu(10 ** -np.random.default_rng(3).uniform(0, 8, (40, 40)), 1)
     adjacency = {"communities": communities(1e-4, 2), "leaves": with_weak_leaves(), "decades": decades + decades.T}
@@ -55,13 +55,9 @@ def test_a_warm_start_without_a_part_of_the_fiedler_vector(
     values, columns = np.linalg.eigh(reference.dense_laplacian(stored, normalized))
     init = columns @ [WARM[warm].get(at, 0.0) for at in range(40)]
     pair = fiedler(stored, normalized, dtype, init, solver=solver)
-    error = abs(float(pair.value) - values[1])
     # Lanczos, which has no preconditioner, may run out of iterations and says so.
-    assert bool(pair.usable) or (solver == fj.Lanczos() and Status(int(pair.status)) is Status.ITERATION_LIMIT)
-    if bool(pair.converged):
-        assert error <= (tolerance(dtype) + rounding(dtype)) * values[1] + oracle_error(values)
-    if bool(pair.usable):
-        assert error <= float(pair.error) + float(pair.floor) + oracle_error(values)
+    assert bool(pair.usable) or solver == fj.Lanczos()
+    assert_never_wrong_in_silence(pair, values, dtype, solver.max_iterations)
 
 
 @pytest.mark.parametrize("length", [37, 100])
@@ -127,10 +123,7 @@ def assert_none_is_misled(
     spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, normalized)) for adjacency in stored]
     starts = np.array([given(columns) for _, columns in spectra])
     solve_each = jax.vmap(functools.partial(solve, normalized=normalized))
-    pairs = solve_each(jnp.asarray(stored, dtype), init=jnp.asarray(starts, dtype))
-    converged, usable = np.asarray(pairs.converged), np.asarray(pairs.usable)
-    assert np.mean(usable) > 0.9
-    values = np.array([values[1] for values, _ in spectra])
-    error, known = np.abs(np.asarray(pairs.value) - values), np.array([oracle_error(values) for values, _ in spectra])
-    assert np.all(error[converged] <= (2 * tolerance(dtype) * values + known)[converged])
-    assert np.all(error[usable] <= (np.asarray(pairs.error) + np.asarray(pairs.floor) + known)[usable])
+    pairs = jax.device_get(solve_each(jnp.asarray(stored, dtype), init=jnp.asarray(starts, dtype)))
+    assert np.mean(pairs.usable) > 0.9
+    for at, (values, _) in enumerate(spectra):
+        assert_never_wrong_in_silence(jax.tree.map(operator.itemgetter(at), pairs), values, dtype)

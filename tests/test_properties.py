@@ -13,6 +13,7 @@ import pytest
 import reference
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from spectra import BOTH, assert_never_wrong_in_silence
 
 import fiedler_jax as fj
 from fiedler_jax import Status, eigen
@@ -27,7 +28,6 @@ NETS = [(16, 12, 8, 4), (5,) * 7]
 FOLDED = np.r_[16:28, 36:40]
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
-BOTH = pytest.mark.parametrize("normalized", [False, True])
 LANCZOS = fj.Lanczos(max_iterations=60)
 
 
@@ -150,29 +150,6 @@ def solve(
         return jax.device_get(pair), adjacency
 
 
-def assert_never_wrong_in_silence(
-    pair: fj.FiedlerPair, values: np.ndarray, dtype: str, max_iterations: int = fj.Davidson().max_iterations
-) -> None:
-    """The promise, given the spectrum of the graph (of its connected vertices if isolated ones are left out)."""
-    status = Status(int(pair.status))
-    if len(values) < 2:
-        assert status is Status.TOO_FEW_VERTICES
-        return
-    value, error, expected = float(pair.value), float(pair.error), float(values[1])
-    oracle = len(values) * np.finfo("float64").eps * float(values[-1])
-    rounding = 8 * float(np.finfo(dtype).eps) * value + oracle
-    assert value >= expected - rounding
-    if status is Status.CONVERGED:
-        assert value <= expected * (1 + (1e-6 if dtype == "float32" else 1e-9)) + rounding
-        assert value <= expected + error + rounding
-    elif status is Status.ACCURACY_FLOOR:
-        assert float(pair.residual) <= float(pair.floor)
-        assert value <= expected + error + float(pair.floor) + rounding
-    else:
-        assert status is Status.ITERATION_LIMIT
-        assert int(pair.iterations) > max_iterations
-
-
 def assert_the_vector_is_as_described(
     pair: fj.FiedlerPair, adjacency: np.ndarray, normalized: bool, folded: bool
 ) -> None:
@@ -237,6 +214,7 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
     property_()
 
 
+@pytest.mark.crossed
 @both(25, 600)
 @BOTH
 @DTYPES
@@ -251,6 +229,7 @@ def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:
     property_()
 
 
+@pytest.mark.crossed
 @both(10, 200)
 @BOTH
 @DTYPES
