@@ -372,7 +372,7 @@ def test_training_moves_the_weights_and_is_repeatable():
 
 
 def test_training_on_mnist_files(tmp_path, idx_bytes):
-    net = Net((784, 4, 10), steps=6, lag=2)
+    net = Net((784, 4, 10), steps=6, lag=3)
     with pytest.raises(DataError, match="does not exist"):
         snapshots(net, tmp_path / "nowhere")
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28))
