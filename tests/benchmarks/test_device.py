@@ -102,10 +102,10 @@ def test_a_wrong_option_says_so(options: list[str], said: str, capsys: pytest.Ca
     assert said in capsys.readouterr().err
 
 
-def test_another_file_is_no_result(tmp_path: Path) -> None:
+def test_a_result_of_another_schema_is_not_compared(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
-    path.write_text("[]")
-    with pytest.raises(DataError, match=r"other\.json is no result"):
+    path.write_text('{"schema": 0, "figures": []}')
+    with pytest.raises(DataError, match=r"other\.json is of schema 0, not 1; measure it again"):
         device.read_record(path)
 
 
