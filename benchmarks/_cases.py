@@ -1,6 +1,5 @@
 """The cases of the eigensolver benchmark: which graphs, how precisely, from which start."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +11,14 @@ import jax
 import numpy as np
 
 from benchmarks._contenders import Contender
-from benchmarks._errors import ConfigError
+from benchmarks._errors import ConfigError, DataError
 from benchmarks._hard_graphs import GRAPHS
 from benchmarks._jax_peers import compile_seconds
 from benchmarks._judging import Needed, Result, Rules, judge
 from benchmarks._peers import CONTENDERS
 from benchmarks._problems import Problem
 from benchmarks._reference import Reference, reference
+from benchmarks._report import read_earlier
 from benchmarks._spectra import NETS, QUICK_NETS, Kernels, Net, Snapshots, snapshots
 
 STATES = ("init", "trained")
@@ -178,15 +178,15 @@ def needed_settings(report: Path) -> dict[str, Needed]:
     """For each precision, which settings the solvers of an earlier run needed, and on how many cases.
 
     Raises:
-        ConfigError: the file is no report of this benchmark.
+        DataError: the file is no report of this benchmark.
     """
+    record = read_earlier(report, "eigensolvers.json", ("cases",))
     try:
-        record = json.loads(report.read_text(encoding="utf-8"))
         found = [(case["dtype"], result) for case in record["cases"] for result in case["results"]]
         accurate = [(dtype, r["solver"], r["setting"]) for dtype, r in found if r["outcome"] == "ok"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--settings-of needs the eigensolvers.json of an earlier run, not {report} ({error})"
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{report} has cases of another form ({error!r}); name the eigensolvers.json of an earlier run"
         ) from error
     needed: dict[str, dict[str, Counter[str]]] = {}
     for dtype, solver, setting in accurate:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks._config import CompareConfig
 from benchmarks._data import Dataset
-from benchmarks._errors import OutputError
+from benchmarks._errors import DataError, OutputError
 from benchmarks._experiment import Run
 from benchmarks._statistics import (
     CONFIDENCE,
@@ -61,6 +61,27 @@ def prepare_output(folder: Path) -> None:
         raise OutputError(
             f"cannot write to the output folder {folder}: {error.strerror}; name another with --out"
         ) from error
+
+
+def read_earlier(path: Path, name: str, entries: Sequence[str]) -> dict[str, Any]:
+    """What an earlier run wrote as JSON.
+
+    Args:
+        path: the file.
+        name: what such files are called.
+        entries: what must be in it.
+
+    Raises:
+        DataError: the file cannot be read or holds something else.
+    """
+    remedy = f"name the {name} of an earlier run"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}; {remedy}") from error
+    if not isinstance(record, dict) or not set(entries) <= set(record):
+        raise DataError(f"{path} is no {name}: it lacks {', '.join(entries)}; {remedy}")
+    return record
 
 
 def summary_table(summaries: Sequence[MethodSummary], runs: Sequence[Run]) -> TextTable:

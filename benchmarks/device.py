@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks._errors import ConfigError, DataError
 from benchmarks._prices import Figure, PriceConfig, figures
-from benchmarks._report import TextTable, markdown_table, package_versions, prepare_output, rich_table
+from benchmarks._report import TextTable, markdown_table, package_versions, prepare_output, read_earlier, rich_table
 from benchmarks._terminal import comma_separated, run_command
 
 SCHEMA_VERSION = 1
@@ -85,12 +85,9 @@ def read_record(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file cannot be read or is no such result.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; name the device.json of an earlier run") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION or "figures" not in record:
-        raise DataError(f"{path} is no result of benchmarks.device of schema {SCHEMA_VERSION}; measure it again")
+    record = read_earlier(path, "device.json", ("schema", "figures"))
+    if record["schema"] != SCHEMA_VERSION:
+        raise DataError(f"{path} is of schema {record['schema']}, not {SCHEMA_VERSION}; measure it again")
     return record
 
 

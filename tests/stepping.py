@@ -1,12 +1,15 @@
 """A small chain, and what tests of transformations do with it."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import reference
 
 import fiedler_jax as fj
@@ -26,6 +29,18 @@ def zeros(params: Any) -> Any:
 GRAPH = fj.graph_from_params(network())
 # Where the solver is not the point the dense one serves: it compiles several times faster than the default.
 DENSE = fj.Dense()
+
+
+@contextlib.contextmanager
+def dense_by_default() -> Iterator[None]:
+    """Whoever names no solver gets the dense one."""
+    # What was compiled before holds the solver of before.
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fiedler_pair", "add_fiedler_penalty", "fiedler_shrinkage"):
+            patch.setattr(fj, name, functools.partial(getattr(fj, name), solver=DENSE))
+        yield
+    jax.clear_caches()
 
 
 @functools.cache

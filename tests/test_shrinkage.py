@@ -290,14 +290,14 @@ def test_hyperparameters_from_inject_hyperparams_are_live() -> None:
     first, state = update(given, state, params)
     lone = shrinkage(0.1, 0.01, GRAPH, normalized=False)
     assert_trees_close(first, stepper(lone)(given, lone.init(params), params)[0], atol=1e-7)
-    state.hyperparams["learning_rate"] = jnp.asarray(0.02)
+    state.hyperparams["learning_rate"] = jnp.float32(0.02)
     second, state = update(given, state, params)
-    state.hyperparams["learning_rate"], state.hyperparams["strength"] = jnp.asarray(0.01), jnp.asarray(0.2)
+    state.hyperparams["learning_rate"], state.hyperparams["strength"] = jnp.float32(0.01), jnp.float32(0.2)
     third, state = update(given, state, params)
     assert_trees_close(second, third, rtol=1e-6)
     assert optax.tree.norm(optax.tree.sub(first, second)) > 1e-3
     for bad in (jnp.nan, jnp.inf, -0.01):
-        state.hyperparams["learning_rate"] = jnp.asarray(bad)
+        state.hyperparams["learning_rate"] = jnp.float32(bad)
         same, state = update(given, state, params)
         assert_trees_close(same, given, rtol=0)
     assert fj.fiedler_metrics(state).skipped == 3

@@ -1,15 +1,23 @@
 """Small configurations and data for the tests of the benchmarks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stepping import dense_by_default
 
 from benchmarks._config import CompareConfig
 from benchmarks._data import Dataset
 from benchmarks._data.cifar10 import CIFAR10_FILES
 from benchmarks.compare import build_parser, config_from_arguments
+
+
+@pytest.fixture(scope="module")
+def dense_solver() -> Iterator[None]:
+    """The benchmarks solve densely from here to the end of the module, which is not about the solver."""
+    with dense_by_default():
+        yield
 
 
 @pytest.fixture(scope="session")

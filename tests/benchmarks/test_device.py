@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stepping import dense_by_default
 
 from benchmarks import device
 from benchmarks._errors import DataError
@@ -30,7 +31,8 @@ FIGURE = {"name": "step", "value": 1.5, "unit": "ms", "guarded": True}
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("device")
-    assert device.main([*TINY, "--out", str(out)]) == 0
+    with dense_by_default():
+        assert device.main([*TINY, "--out", str(out)]) == 0
     return json.loads((out / "device.json").read_text())
 
 
@@ -54,6 +56,7 @@ def test_a_step_holds_one_refresh_a_round(monkeypatch: pytest.MonkeyPatch) -> No
     # What the steps cost is the ratio of clock readings: with a clock that counts its readings every one is 1.
     readings = iter(range(10_000))
     monkeypatch.setattr("benchmarks._prices.time.perf_counter", lambda: float(next(readings)))
+    monkeypatch.setattr("benchmarks._prices._COMPILATIONS", 1)
     config = PriceConfig(widths=(6, 4, 2), batch=2, refresh_every=2, rounds=2, side=8)
     found = {(figure.name, figure.unit): figure.value for figure in step_figures(config, "float32")}
     assert found["step with refreshes, float32, normalized", "x weight decay"] == 1
@@ -99,10 +102,10 @@ def test_a_wrong_option_says_so(options: list[str], said: str, capsys: pytest.Ca
     assert said in capsys.readouterr().err
 
 
-def test_another_file_is_no_result(tmp_path: Path) -> None:
+def test_a_result_of_another_schema_is_not_compared(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
-    path.write_text("[]")
-    with pytest.raises(DataError, match=r"other\.json is no result"):
+    path.write_text('{"schema": 0, "figures": []}')
+    with pytest.raises(DataError, match=r"other\.json is of schema 0, not 1; measure it again"):
         device.read_record(path)
 
 

@@ -288,6 +288,13 @@ def test_an_earlier_run_settles_the_settings(results, tmp_path):
     assert "one setting for all cases" in (tmp_path / "eigensolvers.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("text", ["[]", "{}", '{"cases": 3}', '{"cases": [{"dtype": "float32"}]}'])
+def test_settings_of_another_file_are_refused(tmp_path, text):
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(DataError, match=r"other\.json.*; name the eigensolvers\.json of an earlier run"):
+        needed_settings(tmp_path / "other.json")
+
+
 def test_the_least_wrong_answer_is_shown_as_wrong():
     result = judged((1e-2, Answer(1.5)), (1e-3, Answer(1.2)), (1e-4, Answer(float("nan"))))
     assert (result.outcome, result.setting) == ("wrong", "tol 1.0e-03")
@@ -372,7 +379,7 @@ def test_training_moves_the_weights_and_is_repeatable():
 
 
 def test_training_on_mnist_files(tmp_path, idx_bytes):
-    net = Net((784, 4, 10), steps=6, lag=2)
+    net = Net((784, 4, 10), steps=6, lag=3)
     with pytest.raises(DataError, match="does not exist"):
         snapshots(net, tmp_path / "nowhere")
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28))
@@ -418,7 +425,7 @@ def test_a_process_that_hangs_is_ended(monkeypatch):
         (("--repeats", "0"), "--repeats must be at least 1"),
         (("--cap", "nan"), "--cap must be positive"),
         (("--quick", "--data-dir", "."), "--data-dir is for the net 784"),
-        (("--quick", "--settings-of", "nowhere.json"), "--settings-of needs the eigensolvers.json of an earlier run"),
+        (("--quick", "--settings-of", "nowhere.json"), "name the eigensolvers.json of an earlier run"),
     ],
 )
 def test_bad_options_end_with_a_message(tmp_path, capsys, options, message):

@@ -11,6 +11,8 @@ from benchmarks._methods import FIEDLER_FORMS, REGULARIZERS, parse_method
 from benchmarks._optimizers import build_optimizer
 from benchmarks._training import initial_params
 
+pytestmark = pytest.mark.usefixtures("dense_solver")
+
 
 @pytest.mark.parametrize(
     ("name", "regularizers"),

@@ -9,6 +9,8 @@ import pytest
 import fiedler_jax as fj
 from benchmarks import models
 
+pytestmark = pytest.mark.usefixtures("dense_solver")
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> nn.Module:

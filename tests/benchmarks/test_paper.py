@@ -50,7 +50,7 @@ def run(folder: Path, mnist: Path, *options: str) -> Results:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, mnist_like) -> Results:
+def results(tmp_path_factory, mnist_like, dense_solver) -> Results:
     """What one small run from the command line wrote and showed."""
     return run(tmp_path_factory.mktemp("paper") / "results", mnist_like, "--seeds", "2", "--epochs", "2")
 

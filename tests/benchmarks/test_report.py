@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks._errors import OutputError
+from benchmarks._errors import DataError, OutputError
 from benchmarks._experiment import EpochPoint, Run
 from benchmarks._report import (
     TextTable,
     difference_table,
     markdown_table,
     prepare_output,
+    read_earlier,
     result_record,
     rich_table,
     summary_table,
@@ -150,3 +151,17 @@ def test_output_folder_that_cannot_be(tmp_path, below):
 def test_output_folder_without_permission():
     with pytest.raises(OutputError, match="cannot write"):
         prepare_output(Path("/proc/self"))
+
+
+def test_an_earlier_report_is_read(tmp_path):
+    (tmp_path / "device.json").write_text('{"schema": 1, "figures": [2]}', encoding="utf-8")
+    assert read_earlier(tmp_path / "device.json", "device.json", ("figures",)) == {"schema": 1, "figures": [2]}
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '"figures"', '{"schema": 1}', "\xff"])
+def test_a_file_that_is_no_earlier_report_is_named_with_the_remedy(tmp_path, text):
+    path = tmp_path / "other.json"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"other\.json.*; name the device\.json of an earlier run"):
+        read_earlier(path, "device.json", ("schema", "figures"))

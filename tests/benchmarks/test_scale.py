@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stepping import dense_by_default
 
 from benchmarks import scale
 from benchmarks._scaling import measured, slope, square, wide
@@ -43,7 +44,8 @@ def test_a_traced_model_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None
 
     spec = jax.ShapeDtypeStruct((2, 6), jnp.float32)
     monkeypatch.setitem(scale.ARCHITECTURES, "tiny", lambda: (nn.Sequential([nn.Dense(5), nn.Dense(3)]), spec))
-    found = measured(scale.Net("tiny"), normalized=False, repeats=1)
+    with dense_by_default():
+        found = measured(scale.Net("tiny"), normalized=False, repeats=1)
     assert (found.name, found.vertices, found.edges) == ("tiny", 6 + 5 + 3, 6 * 5 + 5 * 3)
     assert scale.scale_record([found], False)["slopes"] == {}
 

@@ -16,8 +16,6 @@ from benchmarks._training import (
     batch_order,
     compile_trainer,
     dropout_key,
-    fiedler_pairs,
-    fiedler_point,
     initial_params,
     layer_sizes,
     near_zero_share,
@@ -26,7 +24,8 @@ from benchmarks._training import (
     scoring_keys,
     timed_epoch,
 )
-from fiedler_jax import graph_from_params
+
+pytestmark = pytest.mark.usefixtures("dense_solver")
 
 # What make_config and small_data give.
 SIZES = (9, 7, 5, 10)
@@ -197,26 +196,6 @@ def test_dropout_masks_change_from_step_to_step_and_epoch_to_epoch():
     assert len({float(outputs(key).sum()) for key in keys}) == len(keys)
 
 
-def test_fiedler_values_are_those_of_the_dense_laplacian():
-    params = initial_params(SIZES, 0)
-    offsets = np.cumsum((0, *SIZES))
-    adjacency = np.zeros((31, 31))
-    for i in range(3):
-        rows, columns = slice(*offsets[i : i + 2]), slice(*offsets[i + 1 : i + 3])
-        adjacency[rows, columns] = np.abs(params[f"Dense_{i}"]["kernel"])
-    adjacency += adjacency.T
-    degrees = adjacency.sum(axis=0)
-    combinatorial = np.diag(degrees) - adjacency
-    normalized = combinatorial / np.sqrt(np.outer(degrees, degrees))
-
-    start = jnp.asarray(np.random.default_rng(0).normal(size=31), jnp.float32)
-    pairs = fiedler_pairs(graph_from_params(params), params, start, start)
-    for pair, laplacian in zip(pairs, (normalized, combinatorial), strict=True):
-        point = fiedler_point(pair)
-        assert point.converged
-        np.testing.assert_allclose(point.value, np.linalg.eigvalsh(laplacian)[1], rtol=1e-5)
-
-
 @pytest.fixture(scope="module")
 def penalized(make_config, small_data):
     """Two runs of 24 steps: without penalty, and with both Fiedler penalties at great strength."""
@@ -267,14 +246,6 @@ def test_divergence_is_reported_not_hidden(make_config, small_data):
     assert not np.isfinite(final.train_loss)
     assert not final.normalized.converged
     assert not final.combinatorial.converged
-
-
-def test_nan_weights_are_named_and_do_not_spoil_the_next_start():
-    params = jax.tree.map(lambda w: w.at[0].set(jnp.nan), initial_params(SIZES, 0))
-    start = jnp.asarray(np.random.default_rng(0).normal(size=31), jnp.float32)
-    for pair in fiedler_pairs(graph_from_params(params), params, start, start):
-        assert fiedler_point(pair).status == "not finite"
-        np.testing.assert_array_equal(pair.vector, start)
 
 
 def test_batch_larger_than_the_data_is_refused(make_config, small_data):
