@@ -137,7 +137,11 @@ class Davidson:
     def solve(
         self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
     ) -> EigenResult:
-        """The `num` smallest eigenpairs, from rows (m, n), none of which need be accurate or independent."""
+        """The `num` smallest eigenpairs, from rows (m, n), none of which need be accurate or independent.
+
+        Near eigenvectors belong in `init`: rows of `start` that are several exact higher eigenvectors have been seen to
+        hide the smallest value from it.
+        """
         init = jnp.zeros_like(start[:0]) if init is None else init
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
         scattered = scattered_rows(operator, max(num + 1, _START_ROWS - len(start)))

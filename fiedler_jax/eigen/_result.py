@@ -103,7 +103,8 @@ def raise_if_failed(status: jax.Array | int) -> None:
 class Solver(Protocol):
     """Anything that finds the k smallest eigenpairs of an operator.
 
-    From start rows (m, n), and rows `init` that the caller takes for near eigenvectors, which may mislead.
+    From start rows (m, n), which hold a little of many eigenvectors, and rows `init` that the caller takes for near
+    eigenvectors, which may be higher ones and mislead.
     """
 
     def solve(
