@@ -70,12 +70,19 @@ def start_basis(
     return orthonormalize(jnp.concatenate([*given, start, scattered]), operator.null_vector[None])
 
 
-def rayleigh_ritz(operator: SymmetricOperator, projected: jax.Array, valid: jax.Array, known: int = 0) -> RitzPairs:
+def rayleigh_ritz(
+    operator: SymmetricOperator,
+    projected: jax.Array,
+    valid: jax.Array,
+    known: int = 0,
+    final: bool | jax.Array = False,
+) -> RitzPairs:
     """Ritz pairs of ``H = V A Vᵀ`` (m, m); basis rows that are not valid come last, with the absent value.
 
     The order and the mixture in which pairs come whose values are rounding, as those of the parts of a disconnected
     graph are, is rounding too: each takes a share of what is wrong in the others, and none would converge before all
-    do. So of rows 1 to `known`, which were Ritz vectors before, those with such values are held apart, in their order.
+    do. So of rows 1 to `known`, which were Ritz vectors before, those with such values are held apart, in their order;
+    not in the `final` basis, since a value near rounding then keeps some of theirs, for a later basis to take away.
     """
     eye = np.eye(len(projected), dtype=bool)
     # LAPACK may not return from a matrix with NaN, and its result would mean nothing.
@@ -86,7 +93,8 @@ def rayleigh_ritz(operator: SymmetricOperator, projected: jax.Array, valid: jax.
         return RitzPairs(*jnp.linalg.eigh(symmetric, symmetrize_input=False))
     own, floor, place = diagonal(symmetric), accuracy_floor(operator), np.arange(len(eye))
     apart = jnp.maximum(_APART * jnp.min(jnp.where(own > floor, own, absent_value(operator))), _LEAST_APART * floor)
-    lower = jnp.where((own <= floor) & (place > 0) & (place <= known), apart * (1 + known - place), 0)
+    held = (own <= floor) & (place > 0) & (place <= known) & jnp.logical_not(final)
+    lower = jnp.where(held, apart * (1 + known - place), 0)
     values, vectors = jnp.linalg.eigh(symmetric - jnp.where(eye, lower, 0), symmetrize_input=False)
     return RitzPairs(values + lower @ vectors**2, vectors)
 

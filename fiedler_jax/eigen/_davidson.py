@@ -214,7 +214,8 @@ def _improve(
     valid = jnp.concatenate([np.zeros(1, bool), state.report.values < absent_value(operator) / 2, fresh])
     # A NaN or infinite weight shows in the products of the start rows.
     finite = jnp.all(jnp.isfinite(projected))
-    ritz = rayleigh_ritz(operator, projected, valid, known=kept)
+    everything = _holds_all(operator, valid)
+    ritz = rayleigh_ritz(operator, projected, valid, kept, final=everything)
     mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
@@ -224,7 +225,7 @@ def _improve(
     reach = jnp.minimum(residuals, inner_products(_preconditioned(operator, values, rows, _REACHED), rows))
     report = RitzReport(values, residuals, reach)
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
-    exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
+    exhausted = ~jnp.any(fresh) | everything
     given = jnp.where(state.iterations == 1, _given(operator, report, _shares(scattered, basis)), state.given)
     # One row can give the target or its guard, not both: the other is still found.
     if len(init) > 1:
