@@ -8,16 +8,16 @@ import pytest
 from flax import nnx
 
 NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
-# By default the smallest one normalized and the widest one combinatorial.
-EACH_NET = pytest.mark.parametrize(
-    ("sizes", "normalized"),
-    [
-        pytest.param(sizes, normalized, marks=[] if (i, normalized) in ((0, True), (2, False)) else pytest.mark.slow)
-        for i, sizes in enumerate(NETS)
-        for normalized in (False, True)
-    ],
-    ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
-)
+
+
+def each_net(*default: tuple[tuple[int, ...], bool]) -> pytest.MarkDecorator:
+    """Those sizes and kinds of Laplacian by default, and all of the paper's networks in the slow mark."""
+    rest = [case for case in itertools.product(NETS, (False, True)) if case not in default]
+    return pytest.mark.parametrize(
+        ("sizes", "normalized"),
+        [*default, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)],
+        ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
+    )
 
 
 class Mlp(nn.Module):

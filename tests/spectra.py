@@ -12,6 +12,8 @@ import fiedler_jax as fj
 from fiedler_jax import Status, eigen
 
 BOTH = pytest.mark.parametrize("normalized", [False, True])
+# Where the two Laplacians share all that is tested, the normalized one stands for both by default.
+NORMALIZED = pytest.mark.parametrize("normalized", [pytest.param(False, marks=pytest.mark.slow), True])
 EACH = pytest.mark.parametrize(
     "solver",
     [pytest.param(fj.Davidson(), id="Davidson"), pytest.param(fj.Lanczos(), id="Lanczos", marks=pytest.mark.slow)],

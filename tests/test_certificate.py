@@ -16,13 +16,12 @@ import reference
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NETS
+from networks import NETS, each_net
+from spectra import BOTH
 
 import fiedler_jax as fj
 from fiedler_jax import Verdict, errors
 from fiedler_jax.certificate import _elimination, _graph
-
-BOTH = pytest.mark.parametrize("normalized", [False, True])
 
 SMALL = (300, 120, 90, 10)
 
@@ -110,18 +109,7 @@ def papers_network(sizes: tuple[int, ...], normalized: bool) -> tuple[fj.Laplaci
     return lap, value, float(pair.next_value)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "normalized"),
-    [
-        pytest.param(SMALL, True),
-        *(
-            pytest.param(sizes, normalized, marks=[] if (sizes, normalized) == (NETS[2], False) else pytest.mark.slow)
-            for sizes in NETS
-            for normalized in (False, True)
-        ),
-    ],
-    ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
-)
+@each_net((SMALL, True), (NETS[2], False))
 def test_the_papers_networks(sizes: tuple[int, ...], normalized: bool) -> None:
     lap, value, next_value = papers_network(sizes, normalized)
     certificate = fj.certify(lap, value, tol=1e-7)

@@ -11,12 +11,12 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from spectra import BOTH, NORMALIZED
 
 import fiedler_jax as fj
 from fiedler_jax import errors
 
 pytestmark = pytest.mark.crossed
-BOTH = pytest.mark.parametrize("normalized", [False, True])
 
 weights = st.floats(-2, 2, width=32, allow_subnormal=False).map(lambda w: w if abs(w) > 1e-6 else 0.0)
 
@@ -161,7 +161,7 @@ def test_float32_stays_float32_where_64_bits_are_enabled(normalized: bool, x64: 
     assert {array.dtype for array in [x, *of_lap]} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("normalized", [pytest.param(False, marks=pytest.mark.slow), True])
+@NORMALIZED
 def test_a_float32_pair_stays_float32_where_64_bits_are_enabled(normalized: bool, x64: None) -> None:
     pair = jax.jit(fj.fiedler_pair)(network(reference.random_kernels((6, 5, 4)), normalized, "float32"))
     of_pair = [pair.value, pair.vector, pair.residual, pair.error, pair.next_value, pair.ipr, pair.floor]

@@ -91,7 +91,7 @@ THREE_UNITS = Net(seed=274, sizes=NETS[0], kept=0.01, decades=3, bfloat16=False)
 TINY_WEIGHTS = Net(seed=1417, sizes=(5,) * 7, kept=0.01, decades=16, bfloat16=False)
 
 # Three parts in a basis that holds all vertices, and the least value that is not zero is hardly more than rounding.
-MANY_PARTS = Net(seed=70, sizes=NETS[0], kept=0.1, decades=8, bfloat16=False)
+THREE_PARTS = Net(seed=70, sizes=NETS[0], kept=0.1, decades=8, bfloat16=False)
 
 weights_drawn = st.builds(
     Weights,
@@ -226,7 +226,7 @@ def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:
     @given(drawn=nets_drawn, warm=warm_drawn)
     @example(drawn=THREE_UNITS, warm=Warm("zeros", 0))
     @example(drawn=TINY_WEIGHTS, warm=Warm("zeros", 0))
-    @example(drawn=MANY_PARTS, warm=Warm("zeros", 0))
+    @example(drawn=THREE_PARTS, warm=Warm("zeros", 0))
     def property_(drawn: Net, warm: Warm) -> None:
         check(drawn, warm, normalized, True, dtype)
 

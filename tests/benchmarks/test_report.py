@@ -158,7 +158,7 @@ def test_an_earlier_report_is_read(tmp_path):
     assert read_earlier(tmp_path / "device.json", "device.json", ("figures",)) == {"schema": 1, "figures": [2]}
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", '"figures"', '{"schema": 1}', "\xff"])
+@pytest.mark.parametrize("text", [None, "", "[]", '["schema", "figures"]', '"figures"', '{"schema": 1}', "\xff"])
 def test_a_file_that_is_no_earlier_report_is_named_with_the_remedy(tmp_path, text):
     path = tmp_path / "other.json"
     if text is not None:
