@@ -1,13 +1,21 @@
-"""What all tests share: double precision where a test asks for it."""
+"""What all tests share: how they compile, and double precision where a test asks for it."""
 
+import os
 from collections.abc import Iterator
 
+import compiling
 import jax
 import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile equal computations once for all tests and workers: compilation is most of what the suite does."""
+    """Compile fast by default, and equal computations once for all tests and workers."""
+    if config.option.markexpr == "not slow":
+        # Workers and other processes that tests start inherit it.
+        fast = compiling.fast_environment()
+        os.environ |= fast
+        if fast:
+            jax.config.update("jax_disable_most_optimizations", True)
     cache = getattr(config, "cache", None)
     if cache:
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))

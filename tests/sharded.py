@@ -4,6 +4,7 @@ Arguments: names of layouts of the parameters and names of programs, each a list
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from compiling import AS_USERS
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -107,7 +109,7 @@ def value(params: Any) -> jax.Array:
 def trained(tx: optax.GradientTransformationExtraArgs, params: Any) -> tuple[Any, Any, Any, str]:
     """Parameters and state after three steps and two refreshes, the first step's state, and the compiled step."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=AS_USERS)
     def step(params, state):
         # A quadratic loss, so that what differs is the penalty.
         updates, state = tx.update(jax.tree.map(lambda w: 0.1 * w, params), state, params)
@@ -123,7 +125,7 @@ def trained(tx: optax.GradientTransformationExtraArgs, params: Any) -> tuple[Any
 
 
 def pair_found(params: Any, normalized: bool) -> dict[str, Any]:
-    solve = jax.jit(solved, static_argnums=1)
+    solve = jax.jit(solved, static_argnums=1, compiler_options=AS_USERS)
     expected, pair = solve(HOST, normalized), solve(params, normalized)
     sign = np.sign(np.dot(np.asarray(pair.vector), np.asarray(expected.vector)))
     return {
@@ -135,7 +137,7 @@ def pair_found(params: Any, normalized: bool) -> dict[str, Any]:
 
 
 def gradient_found(params: Any) -> dict[str, Any]:
-    gradient = jax.jit(jax.grad(value))
+    gradient = jax.jit(jax.grad(value), compiler_options=AS_USERS)
     found = gradient(params)
     return {
         "distance": distance(found, gradient(HOST)),

@@ -2,13 +2,13 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,15 +50,13 @@ def test_a_restored_state_is_the_same_bit_by_bit_and_nothing_is_traced_anew(tmp_
 @functools.cache
 def measured() -> dict[str, Any]:
     """What `checkpoints.py` finds, in a process with eight devices."""
-    root = Path(__file__).parent.parent
-    eight = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "tests/checkpoints.py", folder],
             capture_output=True,
             text=True,
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), **eight},
+            cwd=compiling.ROOT,
+            env=compiling.environment_with_devices(8),
             check=False,
         )
     assert done.returncode == 0, done.stderr[-3000:]

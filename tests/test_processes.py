@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,23 +19,17 @@ _SECONDS = 240
 
 @pytest.fixture(scope="module")
 def found() -> list[dict[str, Any]]:
-    root = Path(__file__).parent.parent
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {
-        "PYTHONPATH": str(root),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-    }
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "tests/processes.py", str(port), str(number)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=root,
-            env=environment,
+            cwd=compiling.ROOT,
+            env=compiling.environment_with_devices(4),
         )
         for number in range(2)
     ]

@@ -6,6 +6,7 @@ Also the building blocks of the solvers, on random input.
 import functools
 from typing import Any, NamedTuple
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,7 +116,9 @@ warm_drawn = st.builds(
 )
 
 
-@functools.partial(jax.jit, static_argnames=("normalized", "ignore_isolated", "solver"))
+@functools.partial(
+    jax.jit, static_argnames=("normalized", "ignore_isolated", "solver"), compiler_options=compiling.AS_USERS
+)
 def solve_graph(
     adjacency: jax.Array, init: jax.Array, normalized: bool, ignore_isolated: bool, solver: eigen.Solver
 ) -> fj.FiedlerPair:
@@ -123,7 +126,9 @@ def solve_graph(
     return fj.fiedler_pair(lap, init, solver=solver, ignore_isolated=ignore_isolated)
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "normalized", "ignore_isolated", "solver"))
+@functools.partial(
+    jax.jit, static_argnames=("graph", "normalized", "ignore_isolated", "solver"), compiler_options=compiling.AS_USERS
+)
 def solve_net(
     graph: fj.NetworkGraph,
     params: Any,

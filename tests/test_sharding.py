@@ -3,13 +3,12 @@
 import functools
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
+import compiling
 import pytest
 import sharded
 
@@ -18,8 +17,6 @@ PROGRAMS = ("pair normalized", "pair combinatorial", "gradient", *sharded.TRANSF
 # Programs for eight devices take long to compile: by default one layout and one transformation.
 DEFAULT = ("explicit", "penalty")
 UPDATES_WITHOUT_MESH = [("mesh not set", name) for name in sharded.TRANSFORMATIONS]
-_EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
-
 
 MOVED = pytest.mark.xfail(
     strict=True,
@@ -31,13 +28,12 @@ MOVED = pytest.mark.xfail(
 @functools.cache
 def measured(layouts: tuple[str, ...], programs: tuple[str, ...]) -> dict[str, Any]:
     """What `sharded.py` finds, in a process with eight devices."""
-    root = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-W", "error", "tests/sharded.py", ";".join(layouts), ";".join(programs)],
         capture_output=True,
         text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": _EIGHT_DEVICES},
+        cwd=compiling.ROOT,
+        env=compiling.environment_with_devices(8),
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
