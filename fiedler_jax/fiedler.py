@@ -370,10 +370,10 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
     if half is None:
         operator = _operator(lap, ignore_isolated)
         start = joined(start_rows(lap, operator.support), operator.support, lap.dtype)
-        return solver.solve(operator, start, num, joined(given, operator.support, lap.dtype))
+        return solver.solve(operator, num, init=joined(given, operator.support, lap.dtype), start=start)
     start = joined(half_start_rows(lap, half), half.support, lap.dtype)
     given = joined([half.restrict(rows) for rows in given], half.support, lap.dtype)
-    return half.lift(solver.solve(half.operator, start, num, given))
+    return half.lift(solver.solve(half.operator, num, init=given, start=start))
 
 
 def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:

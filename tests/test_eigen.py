@@ -40,8 +40,11 @@ def with_spectrum(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nda
 def runner(solver: eigen.Solver, num: int) -> Callable[..., eigen.EigenResult]:
     """One compiled solve for each solver, shared by the tests."""
 
-    def run(matrix: jax.Array, start: jax.Array, null: jax.Array, support: jax.Array) -> eigen.EigenResult:
-        return solver.solve(eigen.operator_from_matrix(matrix, null)._replace(support=support), start, num)
+    def run(
+        matrix: jax.Array, init: jax.Array, start: jax.Array, null: jax.Array, support: jax.Array
+    ) -> eigen.EigenResult:
+        operator = eigen.operator_from_matrix(matrix, null)._replace(support=support)
+        return solver.solve(operator, num, init=init, start=start)
 
     return jax.jit(run)
 
@@ -52,15 +55,16 @@ def solve(
     dtype: str,
     num: int = 1,
     *,
+    init: np.ndarray | None = None,
     start: np.ndarray | None = None,
     null: np.ndarray | None = None,
     support: np.ndarray | None = None,
 ) -> eigen.EigenResult:
     n = len(matrix)
-    rows = np.zeros((1, n)) if start is None else np.atleast_2d(start)
+    rows = [np.zeros((1, n)) if given is None else np.atleast_2d(given) for given in (init, start)]
     null = np.zeros(n) if null is None else null
     inside = np.ones(n, bool) if support is None else support
-    return runner(solver, num)(*(jnp.asarray(x, dtype) for x in (matrix, rows, null)), jnp.asarray(inside))
+    return runner(solver, num)(*(jnp.asarray(x, dtype) for x in (matrix, *rows, null)), jnp.asarray(inside))
 
 
 @EACH
@@ -84,7 +88,7 @@ def test_the_smallest_pairs_and_what_is_said_of_them(solver: eigen.Solver, num: 
 @EACH
 def test_the_null_vector_is_left_out(solver: eigen.Solver, dtype: str) -> None:
     matrix, vectors = with_spectrum(np.concatenate([[0.0, 0.3], np.linspace(1, 2, 38)]))
-    result = solve(solver, matrix, dtype, start=vectors[0], null=vectors[0])
+    result = solve(solver, matrix, dtype, init=vectors[0], start=vectors[0], null=vectors[0])
     np.testing.assert_allclose(result.values, [0.3], rtol=1e-5)
     assert abs(float(result.vectors[0] @ vectors[0])) < 1e-5
 
@@ -100,11 +104,12 @@ def test_vectors_stay_on_the_support(solver: eigen.Solver) -> None:
 
 
 @EACH_ITERATIVE
+@pytest.mark.parametrize("given", ["init", "start"])
 @pytest.mark.parametrize("at", [1, 2, 5])
-def test_an_exact_higher_eigenvector_does_not_mislead(solver: eigen.Solver, at: int, dtype: str) -> None:
+def test_an_exact_higher_eigenvector_does_not_mislead(solver: eigen.Solver, at: int, given: str, dtype: str) -> None:
     values = np.concatenate([[0.2, 0.5, 0.6, 0.7, 0.8], np.linspace(2, 4, 35)])
     matrix, vectors = with_spectrum(values)
-    result = solve(solver, matrix, dtype, start=vectors[at])
+    result = solve(solver, matrix, dtype, **{given: vectors[at]})
     np.testing.assert_allclose(result.values, values[:1], rtol=1e-5)
     assert Status(int(result.status)) is Status.CONVERGED
 
@@ -184,24 +189,25 @@ def test_the_error_estimate_bounds_the_error_and_meets_the_tolerance(tol: float,
 @EACH_SPARINGLY
 def test_vmap_solves_each(solver: eigen.Solver, x64: None) -> None:
     matrices = np.stack([with_spectrum(np.linspace(low, 3, 20), seed=3)[0] for low in (0.1, 0.2, 0.4)])
-    run = jax.vmap(lambda m: solver.solve(eigen.operator_from_matrix(m), jnp.zeros((1, 20), m.dtype)))
+    run = jax.vmap(lambda m: solver.solve(eigen.operator_from_matrix(m)))
     result = jax.jit(run)(jnp.asarray(matrices))
     np.testing.assert_allclose(result.values[:, 0], [0.1, 0.2, 0.4], rtol=1e-7)
     assert jnp.all(result.status == Status.CONVERGED)
 
 
 @settings(max_examples=200, deadline=None)
-@example(low=[1.0, 0.99609375], seed=0, warm=2)
+@example(low=[1.0, 0.99609375], seed=0, warm=2, given_as="start")
 @given(
     low=st.lists(st.floats(1e-3, 1), min_size=2, max_size=6),
     seed=st.integers(0, 99),
     warm=st.integers(0, 5),
+    given_as=st.sampled_from(["init", "start"]),
 )
-def test_converged_is_never_said_of_a_wrong_value(low: list[float], seed: int, warm: int) -> None:
+def test_converged_is_never_said_of_a_wrong_value(low: list[float], seed: int, warm: int, given_as: str) -> None:
     values = np.sort(np.concatenate([low, np.linspace(1, 3, 40 - len(low))]))
     matrix, vectors = with_spectrum(values, seed)
     with jax.enable_x64(True):
-        result = solve(eigen.Davidson(), matrix, "float64", start=vectors[warm])
+        result = solve(eigen.Davidson(), matrix, "float64", **{given_as: vectors[warm]})
     assert Status(int(result.status)) is Status.CONVERGED
     np.testing.assert_allclose(result.values, values[:1], rtol=2e-9)
 

@@ -196,7 +196,7 @@ def _solve_net(graph: fj.NetworkGraph, params: Any, normalized: bool, ignore_iso
 def solve_matrix(
     matrix: jax.Array, solver: eigen.Solver, null: jax.Array | None = None, num: int = 1
 ) -> eigen.EigenResult:
-    return solver.solve(eigen.operator_from_matrix(matrix, null), jnp.zeros_like(matrix[:1]), num)
+    return solver.solve(eigen.operator_from_matrix(matrix, null), num)
 
 
 @EACH

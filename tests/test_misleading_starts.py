@@ -115,6 +115,33 @@ def test_exact_higher_eigenvectors_are_not_taken_for_the_answer_with_weights_ove
     assert_none_is_misled(upper + upper.mT, lambda columns: columns[:, list(given)].T, normalized, dtype)
 
 
+def complete(rng: np.random.Generator, count: int) -> np.ndarray:
+    return np.triu(np.abs(rng.normal(size=(count, 120, 120))), 1)
+
+
+def layered(rng: np.random.Generator, count: int) -> np.ndarray:
+    blocks = np.zeros((count, 250, 250))
+    blocks[:, :100, 100:175] = np.abs(rng.normal(size=(count, 100, 75))) / 10
+    blocks[:, 100:175, 175:] = np.abs(rng.normal(size=(count, 75, 75))) / 75**0.5
+    return blocks
+
+
+@BOTH
+@pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("given", [(2,), (2, 3)])
+@pytest.mark.parametrize("kind", [complete, layered])
+def test_exact_higher_eigenvectors_are_not_taken_for_the_answer_where_its_neighbours_are_near(
+    kind: Callable[[np.random.Generator, int], np.ndarray],
+    given: tuple[int, ...],
+    count: int,
+    normalized: bool,
+    dtype: str,
+) -> None:
+    # Normalized, λ2 and λ3 of dense random graphs differ by half a per cent.
+    upper = kind(np.random.default_rng(6), count)
+    assert_none_is_misled(upper + upper.mT, lambda columns: columns[:, list(given)].T, normalized, dtype)
+
+
 def assert_none_is_misled(
     graphs: np.ndarray, given: Callable[[np.ndarray], np.ndarray], normalized: bool, dtype: str
 ) -> None:

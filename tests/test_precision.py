@@ -32,7 +32,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "value": jax.grad(lambda params: fj.fiedler_value(GRAPH, params)),
     "product": lambda params: fj.laplacian(GRAPH, params).matvec(jnp.ones((2, GRAPH.num_vertices))),
     "its gradient": jax.grad(lambda params: jnp.sum(fj.laplacian(GRAPH, params).matvec(jnp.eye(120)[:3]) ** 2)),
-    "operator": lambda _: eigen.Davidson().solve(eigen.operator_from_matrix(jnp.eye(30)), jnp.ones((1, 30))),
+    "operator": lambda _: eigen.Davidson().solve(eigen.operator_from_matrix(jnp.eye(30)), init=jnp.ones((1, 30))),
 } | {
     f"{type(solver).__name__}, {'normalized' if normalized else 'combinatorial'}": pair(solver, normalized)
     for solver in SOLVERS

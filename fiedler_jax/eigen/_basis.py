@@ -62,12 +62,17 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
     return rows
 
 
+def rows_or_none(operator: SymmetricOperator, rows: jax.Array | None) -> jax.Array:
+    """Rows (m, n), where they are left out none (0, n)."""
+    return jnp.zeros((0, len(operator.diagonal)), operator.diagonal.dtype) if rows is None else rows
+
+
 def start_basis(
-    operator: SymmetricOperator, start: jax.Array, init: jax.Array | None, scattered: jax.Array
+    operator: SymmetricOperator, init: jax.Array | None, start: jax.Array | None, scattered: jax.Array
 ) -> jax.Array:
-    """Start rows, given ones if there are any, and scattered ones, orthonormal."""
-    given = [] if init is None else [init]
-    return orthonormalize(jnp.concatenate([*given, start, scattered]), operator.null_vector[None])
+    """What the caller gives and scattered rows, orthonormal."""
+    together = [rows_or_none(operator, init), rows_or_none(operator, start), scattered]
+    return orthonormalize(jnp.concatenate(together), operator.null_vector[None])
 
 
 def rayleigh_ritz(

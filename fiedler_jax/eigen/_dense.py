@@ -24,10 +24,15 @@ class Dense:
 
     @jax.default_matmul_precision("highest")
     def solve(
-        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+        self,
+        operator: SymmetricOperator,
+        num: int = 1,
+        *,
+        init: jax.Array | None = None,
+        start: jax.Array | None = None,
     ) -> EigenResult:
-        """The `num` smallest eigenpairs; `start` and `init` only give the calling convention."""
-        del start, init
+        """The `num` smallest eigenpairs; `init` and `start` only give the calling convention."""
+        del init, start
         n, dtype = len(operator.diagonal), operator.diagonal.dtype
         matrix = operator.matvec(jnp.eye(n, dtype=dtype))
         away = jnp.outer(operator.null_vector, operator.null_vector) + jnp.diag(~operator.support)

@@ -72,9 +72,14 @@ class Lanczos:
 
     @jax.default_matmul_precision("highest")
     def solve(
-        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+        self,
+        operator: SymmetricOperator,
+        num: int = 1,
+        *,
+        init: jax.Array | None = None,
+        start: jax.Array | None = None,
     ) -> EigenResult:
-        """The `num` smallest eigenpairs, from the sum of all rows (m, n) made orthonormal."""
+        """The `num` smallest eigenpairs, from the sum of all rows made orthonormal."""
         block = num + 1
         size = max(self.basis_size, 4 * block)
         count = size // 3
@@ -115,7 +120,7 @@ class Lanczos:
                 done=found & state.found & same,
             )
 
-        rows = start_basis(operator, start, init, scattered_rows(operator, 1))
+        rows = start_basis(operator, init, start, scattered_rows(operator, 1))
         first = orthonormalize(jnp.sum(rows, axis=0)[None], operator.null_vector[None])
         state = _State(
             basis=jnp.zeros((size + 1, n), dtype).at[0].set(first[0]),

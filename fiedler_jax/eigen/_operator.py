@@ -36,7 +36,7 @@ def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None
         >>> import jax.numpy as jnp
         >>> from fiedler_jax import eigen
         >>> operator = eigen.operator_from_matrix(jnp.diag(jnp.arange(1.0, 9.0)))
-        >>> result = eigen.Davidson().solve(operator, jnp.ones((1, 8)))
+        >>> result = eigen.Davidson().solve(operator)
         >>> print(f"{result.values[0]:.4f}")
         1.0000
     """

@@ -53,9 +53,14 @@ class PowerIteration:
 
     @jax.default_matmul_precision("highest")
     def solve(
-        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+        self,
+        operator: SymmetricOperator,
+        num: int = 1,
+        *,
+        init: jax.Array | None = None,
+        start: jax.Array | None = None,
     ) -> EigenResult:
-        """The `num` smallest eigenpairs, from all rows (m, n)."""
+        """The `num` smallest eigenpairs, from all rows."""
         block = num + 1
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
 
@@ -81,7 +86,7 @@ class PowerIteration:
             return project(rows, state.iterations, state.matvecs)
 
         zero = jnp.zeros((), jnp.int32)
-        state = project(start_basis(operator, start, init, scattered_rows(operator, block)), zero, zero)
+        state = project(start_basis(operator, init, start, scattered_rows(operator, block)), zero, zero)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
         found = assess(operator, state.report, num, tol, complete=True)
         return conclude(operator, state.report, found, state.vectors[:num], state.matvecs, state.iterations)

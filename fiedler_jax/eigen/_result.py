@@ -103,12 +103,17 @@ def raise_if_failed(status: jax.Array | int) -> None:
 class Solver(Protocol):
     """Anything that finds the k smallest eigenpairs of an operator.
 
-    From start rows (m, n), which hold a little of many eigenvectors, and rows `init` that the caller takes for near
-    eigenvectors, which may be higher ones and mislead.
+    From rows `init` (b, n) that the caller takes for near eigenvectors, which may be higher ones and mislead, and rows
+    `start` (m, n) that hold a little of many eigenvectors, such as the structure of a graph suggests.
     """
 
     def solve(
-        self, operator: SymmetricOperator, start: jax.Array, num: int = 1, init: jax.Array | None = None
+        self,
+        operator: SymmetricOperator,
+        num: int = 1,
+        *,
+        init: jax.Array | None = None,
+        start: jax.Array | None = None,
     ) -> EigenResult: ...
 
 
