@@ -45,7 +45,8 @@ _FOUND = 0.9
 # A row of `init` joins the basis when this share of it was found without it; then no eigenvector of about its value is
 # likely to be missing. Of 200 random networks of 100-75-75 units whose λ2 and λ3 differ by half a per cent, λ3's vector
 # was taken for the answer in 7, and with λ4's in 77, when rows joined after two products; with a share of 0.9 in none
-# and 2. In 1,200 sparse graphs of 250 vertices it was in one with 0.99, and in none with 0.999.
+# and 2. In 1,200 sparse graphs of 250 vertices it was in one with 0.99, and in none with 0.999
+# (tests/test_misleading_starts.py draws dense and layered ones).
 _SEEN = 0.999
 
 # After this many block products the scattered rows show what they hold, where the guard was given. On 24 vertices with
