@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
 _FAST_FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 
 # For `compiler_options`, whatever the process was told: what XLA does where nobody says anything.
@@ -33,9 +31,3 @@ def fast_environment() -> dict[str, str]:
         return {}
     flags = " ".join(_FAST_FLAGS)
     return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | ({"XLA_FLAGS": flags} if _accepted(flags) else {})
-
-
-def environment_with_devices(count: int) -> dict[str, str]:
-    """The environment for a process with so many devices on the CPU."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

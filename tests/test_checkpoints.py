@@ -1,16 +1,13 @@
 """An optimizer state goes through a checkpoint and training goes on as if nothing had happened."""
 
 import functools
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import compiling
 import jax
 import jax.numpy as jnp
+import launching
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -51,16 +48,7 @@ def test_a_restored_state_is_the_same_bit_by_bit_and_nothing_is_traced_anew(tmp_
 def measured() -> dict[str, Any]:
     """What `checkpoints.py` finds, in a process with eight devices."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "tests/checkpoints.py", folder],
-            capture_output=True,
-            text=True,
-            cwd=compiling.ROOT,
-            env=compiling.environment_with_devices(8),
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+        return launching.run_with_devices(8, "tests/checkpoints.py", folder)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import spectra
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -74,8 +75,8 @@ def test_the_smallest_pairs_and_what_is_said_of_them(solver: eigen.Solver, num: 
     matrix, _ = with_spectrum(values)
     result = solve(solver, matrix, dtype, num)
     assert Status(int(result.status)) is Status.CONVERGED
-    narrow = dtype == "float32"
-    np.testing.assert_allclose(result.values, values[:num], rtol=1e-6 if narrow else 1e-9, atol=float(result.floor))
+    narrow = spectra.narrow(dtype)
+    np.testing.assert_allclose(result.values, values[:num], rtol=spectra.tolerance(dtype), atol=float(result.floor))
     np.testing.assert_allclose(result.next_value, values[num], rtol=3e-3)
     vectors = np.asarray(result.vectors, np.float64)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(num), atol=1e-5 if narrow else 1e-12)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import spectra
 
 import fiedler_jax as fj
 from fiedler_jax import Status
@@ -58,7 +59,7 @@ def test_eigenpairs_are_those_of_the_whole_laplacian(case: str, num: int, dtype:
     dense = reference.dense_laplacian(reference.chain_adjacency([k.astype(float) for k in weights]), True)
     spectrum = np.linalg.eigvalsh(dense)
     found = solve(reference.chain_params(weights, dtype), num=num)
-    tol, eps = 1e-6 if dtype == "float32" else 1e-9, float(np.finfo(dtype).eps)
+    tol, eps = spectra.tolerance(dtype), float(np.finfo(dtype).eps)
     vectors, values = np.asarray(found.vectors, float), np.asarray(found.values, float)
 
     assert fj.eigen.is_usable(found.status)
@@ -163,7 +164,7 @@ def test_singular_values_near_zero(noise: float, dtype: str) -> None:
     value = reference.spectrum(reference.chain_adjacency([kernel.astype(float)]), True)[1]
     assert pair.usable
     eps = np.finfo(dtype).eps
-    tol = (1e-6 if dtype == "float32" else 1e-9) if pair.converged else float(pair.floor)
+    tol = spectra.tolerance(dtype) if pair.converged else float(pair.floor)
     assert abs(float(pair.value) - value) <= tol * value + 8 * eps
 
 

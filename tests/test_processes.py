@@ -1,20 +1,15 @@
 """Two processes on one machine, four devices each, train to the numbers of one device."""
 
 import itertools
-import json
 import socket
-import subprocess
-import sys
 from typing import Any
 
-import compiling
 import jax
 import jax.numpy as jnp
+import launching
 import numpy as np
 import processes
 import pytest
-
-_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +17,7 @@ def found() -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "tests/processes.py", str(port), str(number)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=compiling.ROOT,
-            env=compiling.environment_with_devices(4),
-        )
-        for number in range(2)
-    ]
-    try:
-        ended = [process.communicate(timeout=_SECONDS) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, (_, errors) in zip(started, ended, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    return [json.loads(output.splitlines()[-1]) for output, _ in ended]
+    return launching.run_together(4, [("tests/processes.py", str(port), str(number)) for number in range(2)])
 
 
 def test_each_process_holds_its_part(found: list[dict[str, Any]]) -> None:

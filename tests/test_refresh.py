@@ -12,11 +12,11 @@ import numpy as np
 import optax
 import pytest
 import reference
+from spectra import BOTH
 
 import fiedler_jax as fj
 from fiedler_jax import Status
 
-BOTH = pytest.mark.parametrize("normalized", [False, True])
 SIZES = (12, 8, 6, 4)
 
 

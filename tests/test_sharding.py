@@ -2,13 +2,10 @@
 
 import functools
 import itertools
-import json
-import subprocess
-import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import compiling
+import launching
 import pytest
 import sharded
 
@@ -28,16 +25,7 @@ MOVED = pytest.mark.xfail(
 @functools.cache
 def measured(layouts: tuple[str, ...], programs: tuple[str, ...]) -> dict[str, Any]:
     """What `sharded.py` finds, in a process with eight devices."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "tests/sharded.py", ";".join(layouts), ";".join(programs)],
-        capture_output=True,
-        text=True,
-        cwd=compiling.ROOT,
-        env=compiling.environment_with_devices(8),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = launching.run_with_devices(8, "tests/sharded.py", ";".join(layouts), ";".join(programs))
     assert found["devices"] == 8
     return found
 

@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from networks import Mlp, NnxMlp
+from spectra import BOTH
 from stepping import DENSE, GRAPH, SIZES, VERTICES, assert_trees_close, network, stepper, zeros
 
 import fiedler_jax as fj
 from fiedler_jax import Status, errors
 
-BOTH = pytest.mark.parametrize("normalized", [False, True])
 # The dense solver compiles several times faster than the default, which few of these tests are about.
 shrinkage = functools.partial(fj.fiedler_shrinkage, solver=DENSE)
 SHARED = shrinkage(0.1, 0.1, GRAPH)

@@ -18,13 +18,13 @@ import pytest
 import reference
 from flax import nnx
 from flax.training.train_state import TrainState
+from spectra import BOTH
 from stepping import DENSE, GRAPH, SIZES, VERTICES, assert_trees_close, network, stepper, zeros
 
 import fiedler_jax as fj
 from fiedler_jax import Status, errors
 
 pytestmark = pytest.mark.crossed
-BOTH = pytest.mark.parametrize("normalized", [False, True])
 SHARED = fj.add_fiedler_penalty(0.1, GRAPH, solver=DENSE)
 
 
