@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import networkx as nx
 import numpy as np
 import pytest
 import reference
-from spectra import BOTH, EACH, assert_never_wrong_in_silence, communities, fiedler, solve
+from spectra import BOTH, EACH, assert_never_wrong_in_silence, communities, fiedler, solve, tolerance
 
 import fiedler_jax as fj
+from fiedler_jax import Status, eigen
 
 pytestmark = pytest.mark.crossed
 
@@ -142,6 +143,62 @@ def test_exact_higher_eigenvectors_are_not_taken_for_the_answer_where_its_neighb
     assert_none_is_misled(upper + upper.mT, lambda columns: columns[:, list(given)].T, normalized, dtype)
 
 
+def balanced(rng: np.random.Generator, count: int, n: int) -> np.ndarray:
+    """Random square kernels whose rows and columns all have the mean 1: what is constant in layers maps to such."""
+    kernels = np.abs(rng.normal(size=(count, n, n)))
+    for _ in range(100):
+        kernels = kernels / kernels.mean(axis=2, keepdims=True)
+        kernels = kernels / kernels.mean(axis=1, keepdims=True)
+    return kernels
+
+
+def beside_the_mode_of_the_layers(rng: np.random.Generator, count: int, layers: int) -> list[np.ndarray]:
+    """Kernels whose bulk of eigenvalues begins about where the mode that is constant in each layer lies.
+
+    The kernels grow tenfold or so towards the middle one, whose bulk has the smallest eigenvalues.
+    """
+    kernels = [balanced(rng, count, 40) for _ in range(layers)]
+    bulk = np.linalg.svd(kernels[layers // 2], compute_uv=False)[:, 1] / 40
+    shares = bulk[:, None, None] * rng.uniform(0.9, 1.05, (count, 1, 1))
+    return [kernel * shares ** -min(at, layers - 1 - at) for at, kernel in enumerate(kernels)]
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(800, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layers", [3, 5, 8])
+def test_an_exact_mode_of_the_layers_is_not_taken_for_the_answer(layers: int, count: int, dtype: str) -> None:
+    # The rows that a solve starts from hold this mode exactly, and nothing of the Fiedler vector.
+    kernels = [k.astype(dtype) for k in beside_the_mode_of_the_layers(np.random.default_rng(layers), count, layers)]
+    batch = {f"Dense_{i}": {"kernel": jnp.asarray(k)} for i, k in enumerate(kernels)}
+    graph = fj.graph_from_params(jax.tree.map(operator.itemgetter(0), batch))
+    pairs = jax.jit(jax.vmap(lambda params: fj.fiedler_pair(fj.laplacian(graph, params))))(batch)
+    adjacencies = [reference.chain_adjacency([k[at].astype(float) for k in kernels]) for at in range(count)]
+    assert_never_misled(pairs, [np.linalg.eigvalsh(reference.dense_laplacian(a, True)) for a in adjacencies], dtype)
+
+
+@BOTH
+@pytest.mark.parametrize("given", [1, 2, 4])
+def test_start_rows_that_are_exact_higher_eigenvectors_do_not_hide_the_smallest(
+    given: int, normalized: bool, dtype: str
+) -> None:
+    upper = complete(np.random.default_rng(7), 60)
+    stored = (upper + upper.mT).astype(dtype)
+    spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, normalized)) for adjacency in stored.astype(float)]
+    starts = np.array([columns[:, 2 : 2 + given].T for _, columns in spectra], dtype)
+
+    def solved(adjacency: jax.Array, start: jax.Array) -> eigen.EigenResult:
+        lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
+        whole = eigen.SymmetricOperator(
+            lap.matvec, lap.diagonal, lap.upper_bound, lap.null_vector, jnp.ones_like(lap.connected)
+        )
+        return fj.Davidson().solve(whole, start=start)
+
+    found = jax.device_get(jax.jit(jax.vmap(solved))(jnp.asarray(stored), jnp.asarray(starts)))
+    assert np.mean(found.status == Status.CONVERGED) > 0.9
+    expected = np.array([values[1] for values, _ in spectra])
+    wrong = found.values[:, 0] > expected * (1 + 10 * tolerance(dtype))
+    assert not np.any(wrong & (found.status == Status.CONVERGED))
+
+
 def assert_none_is_misled(
     graphs: np.ndarray, given: Callable[[np.ndarray], np.ndarray], normalized: bool, dtype: str
 ) -> None:
@@ -150,7 +207,13 @@ def assert_none_is_misled(
     spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, normalized)) for adjacency in stored]
     starts = np.array([given(columns) for _, columns in spectra])
     solve_each = jax.vmap(functools.partial(solve, normalized=normalized))
-    pairs = jax.device_get(solve_each(jnp.asarray(stored, dtype), init=jnp.asarray(starts, dtype)))
+    pairs = solve_each(jnp.asarray(stored, dtype), init=jnp.asarray(starts, dtype))
+    assert_never_misled(pairs, [values for values, _ in spectra], dtype)
+
+
+def assert_never_misled(pairs: fj.FiedlerPair, spectra: Sequence[np.ndarray], dtype: str) -> None:
+    """Holds a batch of pairs to the spectra of their graphs."""
+    pairs = jax.device_get(pairs)
     assert np.mean(pairs.usable) > 0.9
-    for at, (values, _) in enumerate(spectra):
+    for at, values in enumerate(spectra):
         assert_never_wrong_in_silence(jax.tree.map(operator.itemgetter(at), pairs), values, dtype)
