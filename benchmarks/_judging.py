@@ -162,7 +162,7 @@ def search(
             break
         for knob in ladder:
             limit = left if best is None or not _accurate(best.attempt, rules) else min(left, best.attempt.seconds)
-            attempt = _attempt(contender, solve, problem, knob, reference, rules, limit)
+            attempt = attempt_at(contender, solve, problem, knob, reference, rules, limit)
             attempts.append(attempt)
             left -= attempt.seconds
             if attempt.error is None:
@@ -241,7 +241,7 @@ def _qualify(
     return result, lambda: solve(knob)
 
 
-def _attempt(
+def attempt_at(
     contender: Contender,
     solve: Solve,
     problem: Problem,
@@ -250,6 +250,7 @@ def _attempt(
     rules: Rules,
     limit: float,
 ) -> Attempt:
+    """One solve at a knob, stopped after `limit` seconds, and what is to be said of it; compiling does not count."""
     setting = contender.describe(knob)
     began = time.perf_counter()
     try:
