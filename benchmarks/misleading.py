@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--graphs", default=",".join(GRAPHS), help="(%(default)s)")
     add("--solvers", default=",".join(SOLVERS), help="(%(default)s)")
-    add("--count", type=int, default=50, help="graphs of each kind (%(default)s)")
+    add("--count", type=int, default=20, help="graphs of each kind (%(default)s)")
     add("--out", type=Path, default=Path("misleading-results"), help="folder for the results (%(default)s)")
     arguments = parser.parse_args(argv)
     command = shlex.join(["python", "-m", "benchmarks.misleading", *(sys.argv[1:] if argv is None else argv)])
