@@ -195,10 +195,9 @@ def _attempts(name: str, problem: Problem, right: Reference, rules: Rules) -> It
     """One attempt for each second setting of a solver, such as its block size."""
     contender = SOLVERS[name]
     solve = contender.prepare(problem)
-    ladders = contender.ladders(problem, rules.accuracy)
-    for ladder in ladders:
+    for ladder in contender.ladders(problem, rules.accuracy):
         knob = next((k for k in ladder if _promised(contender, problem, k, right) <= rules.accuracy), ladder[-1])
-        label = name if len(ladders) == 1 else f"{name} {knob.option}"
+        label = name if knob.option is None else f"{name} {knob.option}"
         yield label, attempt_at(contender, solve, problem, knob, right, rules, rules.cap)
 
 
