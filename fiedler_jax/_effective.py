@@ -75,6 +75,14 @@ class Effective:
         return (self.operation.repeats and bool(self.leaves)) or any(one.repeated for one in self.operation.inputs)
 
     @functools.cached_property
+    def moved(self) -> bool:
+        """Whether its entries are those of parameter leaves, moved about at most."""
+        if self.operation is None:
+            return self.leaf is not None
+        entries = [one for one in self.operation.inputs if one.leaves or jnp.issubdtype(one.dtype, jnp.floating)]
+        return self.operation.structural and all(one.moved for one in entries)
+
+    @functools.cached_property
     def known(self) -> bool:
         """Whether every constant in it has a value."""
         if self.operation is not None:

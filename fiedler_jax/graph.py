@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -304,19 +303,35 @@ def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
 
 def pull_back(graph: NetworkGraph, leaves: dict[Path, Any], coefficients: Sequence[jax.Array]) -> dict[Path, jax.Array]:
     """The derivative of ``Σ c_ij a_ij`` with respect to each of the `kernel_leaves`, the coefficients held fixed."""
-    _, transposed = jax.vjp(functools.partial(_blocks_of_leaves, graph), _upcast(leaves))
+
+    def blocks(leaves: dict[Path, jax.Array]) -> tuple[jax.Array, ...]:
+        # So the derivative reads each leaf where it stands. XLA copies what is read elsewhere, such as the other way
+        # round, before it updates it in place; but magnitudes of which parts are taken it would keep beside these.
+        return _blocks_of_leaves(graph, leaves, {path: _magnitude(leaf) for path, leaf in leaves.items()})
+
+    _, transposed = jax.vjp(blocks, _upcast(leaves))
     return transposed(tuple(coefficients))[0]
 
 
-def _blocks_of_leaves(graph: NetworkGraph, leaves: dict[Path, jax.Array]) -> tuple[jax.Array, ...]:
+def _blocks_of_leaves(
+    graph: NetworkGraph, leaves: dict[Path, jax.Array], magnitudes: dict[Path, jax.Array] | None = None
+) -> tuple[jax.Array, ...]:
+    """The edge blocks; where magnitudes of the leaves are given, they are moved in place of the leaves if that is all
+    that becomes of them.
+    """
     dtype = compute_dtype(leaves.values())
-    memo: dict[int, Any] = {}
+    computed: dict[int, Any] = {}
+    moved: dict[int, Any] = {}
 
     def weights(block: EdgeBlock) -> jax.Array:
         if block.arrangement is None:
             return _magnitude(leaves[parse_path(block.kernel)])
-        kernel = evaluate(block.arrangement.effective, leaves, memo)
-        return arranged(_magnitude(jnp.asarray(kernel, dtype)), block.arrangement, block.shape)
+        effective = block.arrangement.effective
+        if magnitudes is not None and effective.moved:
+            entries = jnp.asarray(evaluate(effective, magnitudes, moved), dtype)
+        else:
+            entries = _magnitude(jnp.asarray(evaluate(effective, leaves, computed), dtype))
+        return arranged(entries, block.arrangement, block.shape)
 
     return tuple(without_diagonal(weights(block), block.source == block.target) for block in graph.blocks)
 
