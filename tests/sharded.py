@@ -21,13 +21,15 @@ from jax.sharding import PartitionSpec as P
 
 import fiedler_jax as fj
 
-SIZES = (512, 256, 256, 8)
+# So large that eight vectors side by side are shorter than one device's part of a kernel.
+SIZES = (1024, 512, 512, 8)
 RNG = np.random.default_rng(0)
 KERNELS = [(RNG.standard_normal((m, n)) / m**0.5).astype(np.float32) for m, n in itertools.pairwise(SIZES)]
 HOST = {f"Dense_{i}": {"kernel": k, "bias": np.zeros(k.shape[1], np.float32)} for i, k in enumerate(KERNELS)}
 GRAPH = fj.graph_from_params(HOST)
 # Weight-sized is what has as many elements as one device's part of the larger kernels.
-WEIGHT_SIZED = 256 * 256 // 8
+WEIGHT_SIZED = SIZES[1] * SIZES[2] // 8
+assert 8 * sum(SIZES) < WEIGHT_SIZED
 TRANSFORMATIONS = {
     "penalty": optax.chain(fj.add_fiedler_penalty(0.01, refresh_every=2), optax.sgd(0.1, momentum=0.9)),
     "shrinkage": optax.chain(optax.sgd(0.1, momentum=0.9), fj.fiedler_shrinkage(0.01, 0.1, refresh_every=2)),

@@ -222,6 +222,26 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
     property_()
 
 
+# Float32 found λ3 of these, as long as a residual at the accuracy floor was enough so near to zero.
+@pytest.mark.parametrize(
+    ("net", "kept", "decades", "seed"),
+    [
+        (0, 0.3, 7, 340),
+        (0, 0.3, 8, 945),
+        (0, 0.3, 10, 738),
+        (0, 0.2, 5, 337),
+        (0, 0.2, 6, 266),
+        (0, 0.2, 7, 850),
+        (0, 0.2, 9, 828),
+        (1, 0.3, 6, 327),
+        (1, 0.3, 6, 597),
+    ],
+)
+def test_a_value_of_few_floors_is_the_smallest(net: int, kept: float, decades: int, seed: int) -> None:
+    drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
+    check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32")
+
+
 @pytest.mark.crossed
 @both(25, 600)
 @BOTH
