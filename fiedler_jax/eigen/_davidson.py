@@ -57,9 +57,9 @@ _SEEN = 0.999
 _APART = 5
 
 # So many pairs are corrected besides the targets: the guard, and what may come down furthest. With targets, guard and
-# one row of `init` they fill the block of eight. On 20531 inputs in training, combinatorial, three took 5 to 8 products
-# and four take 4 or 5. Where all pairs of the basis were corrected, those that mislead turned sharp before what was
-# missed showed.
+# one row of `init` they fill the block of eight. On 20531 inputs in training, combinatorial, three took up to 8
+# products and four take 4 or 5. Where all pairs of the basis were corrected, those that mislead turned sharp before
+# what was missed showed.
 _FURTHER = 4
 
 # The least distance of a value from the diagonal, as a share of the diagonal, that a correction counts with. Where
