@@ -15,6 +15,7 @@ from stepping import DENSE
 
 import fiedler_jax as fj
 from fiedler_jax import errors
+from fiedler_jax.graph import kernel_leaves, pull_back
 
 KEY = jax.random.key(0)
 
@@ -378,3 +379,27 @@ def test_the_report_of_a_convolution() -> None:
     (line,) = [line for line in lines if line.strip().startswith("input")]
     assert line.split() == ["input", "3", "->", "layers_0"]
     assert line in lines[lines.index("groups") : lines.index("edge blocks")]
+
+
+class LowRank(nn.Module):
+    """A kernel that is computed of three leaves, and one that is only turned round."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shapes = {"w": (5, 4), "b": (5, 2), "a": (2, 4), "turned": (3, 4)}
+        w, b, a, turned = (self.param(name, nn.initializers.normal(), shape) for name, shape in shapes.items())
+        return nn.relu(x @ (w + b @ a)) @ turned.T
+
+
+def test_coefficients_are_pulled_back_through_computed_kernels() -> None:
+    model, x = LowRank(), jnp.ones((2, 5))
+    params = model.init(KEY, x)["params"]
+    graph = fj.graph_from_model(model, params, x)
+    blocks, transposed = jax.vjp(lambda params: fj.edge_blocks(graph, params), params)
+    rng = np.random.default_rng(0)
+    coefficients = tuple(jnp.asarray(rng.normal(size=block.shape), block.dtype) for block in blocks)
+    found = pull_back(graph, kernel_leaves(graph, params), coefficients)
+    expected = transposed(coefficients)[0]
+    assert {path[-1] for path in found} == set(expected)
+    for path, derivative in found.items():
+        np.testing.assert_allclose(derivative, expected[path[-1]], rtol=1e-5, atol=1e-7)
