@@ -18,6 +18,7 @@ from fiedler_jax.eigen._basis import (
 )
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
+    APART,
     Assessment,
     EigenResult,
     RitzReport,
@@ -28,7 +29,7 @@ from fiedler_jax.eigen._result import (
     conclude,
     default_tolerance,
     settled_residual,
-    sharpness,
+    stands_clear,
 )
 from fiedler_jax.eigen._rows import inner_products, lengths, squares
 
@@ -49,12 +50,6 @@ _FOUND = 0.9
 # and 2. In 1,200 sparse graphs of 250 vertices it was in one with 0.99, and in none with 0.999
 # (tests/test_misleading_starts.py draws dense and layered ones).
 _SEEN = 0.999
-
-# Where pairs were given, what was not must lie this many residuals above the targets: a pair whose residual is short
-# beside its distance from an eigenvalue holds little of that, and the smallest come first. With eight exact higher
-# eigenvectors as start, dense graphs of 120 vertices, 20 of 800 were wrong with 3 residuals and none with 5; with none,
-# but at least four or eight block products, it was 72 (tests/test_misleading_starts.py draws such ones).
-_APART = 5
 
 # So many pairs are corrected besides the targets: the guard, and what may come down furthest. With targets, guard and
 # one row of `init` they fill the block of eight. On 20531 inputs in training, combinatorial, three took up to 8
@@ -335,17 +330,15 @@ def _developed(
     Where none was given that is the guard, and how far it must be clear is no matter here; otherwise it also takes a
     second product, as the scattered rows alone show where most eigenvalues lie and not the smallest.
     """
-    values, residuals, _ = report
-    settled, none_given = settled_residual(operator, values[:num]), jnp.all(jnp.isinf(given))
+    values, none_given = report.values, jnp.all(jnp.isinf(given))
     number = np.arange(len(values))
     # More pairs lie up to these than were given.
     shown = (number >= num) & (number >= jnp.sum(given <= values[:, None], axis=1))
     first = jnp.min(jnp.where(shown, number, len(values)))
-    sharp = residuals <= sharpness(operator, values, settled)
-    apart = values - _APART * residuals >= jnp.max(values[:num]) * (1 - tol)
-    apart |= (residuals <= settled) | none_given
+    settled = settled_residual(operator, values[:num])
+    clear = stands_clear(operator, report, num, tol, settled, apart=jnp.where(none_given, 0, APART))
     above = (number >= num) & (number <= first)
-    return (none_given | (iterations > 1)) & jnp.all((sharp & apart) | ~above) | (first == len(values))
+    return (none_given | (iterations > 1)) & jnp.all(clear | ~above) | (first == len(values))
 
 
 def _corrections(operator: SymmetricOperator, values: jax.Array, x: jax.Array, r: jax.Array) -> jax.Array:
