@@ -245,11 +245,11 @@ def _improve(
     # Only of as many pairs as are corrected: those above may stay vague to the end.
     vague = _vague(operator, *(x[: shape.corrected] for x in (values, vectors, rows)))
     cautious = report._replace(reach=jnp.where(jnp.pad(vague, (0, kept - shape.corrected)), values, reach))
-    found = assess(
-        operator, cautious, wanted - 1, tol, exhausted, settled=settled_residual(operator, values[: wanted - 1])
-    )
-    developed = exhausted | found.lowest | _developed(operator, report, given, wanted - 1, tol, state.iterations)
-    chosen = _most_needed(operator, report, shape)
+    settled = settled_residual(operator, values[: wanted - 1])
+    found = assess(operator, cautious, wanted - 1, tol, exhausted, settled)
+    shown = _developed(operator, report, given, wanted - 1, tol, settled, state.iterations)
+    developed = exhausted | found.lowest | shown
+    chosen = _most_needed(operator, report, settled, shape)
     corrections = _corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
     return _State(
         basis=basis,
@@ -284,13 +284,13 @@ def _holds_all(operator: SymmetricOperator, valid: jax.Array) -> jax.Array | boo
     return jnp.sum(valid) + (squares(operator.null_vector[None])[0] > 0.5) >= jnp.sum(operator.support)
 
 
-def _most_needed(operator: SymmetricOperator, report: RitzReport, shape: _Shape) -> jax.Array:
+def _most_needed(operator: SymmetricOperator, report: RitzReport, settled: jax.Array, shape: _Shape) -> jax.Array:
     """Rows (corrected, kept) with a one for a pair to correct: targets and guard, then what may come down furthest.
 
     A settled residual needs no correction.
     """
-    absent, settled = absent_value(operator), settled_residual(operator, report.values[: shape.wanted - 1])
-    order = jnp.where(report.residuals > settled, (report.values - report.reach) / absent, jnp.inf)
+    below = (report.values - report.reach) / absent_value(operator)
+    order = jnp.where(report.residuals > settled, below, jnp.inf)
     order = jnp.where((np.arange(shape.kept) < shape.wanted) & (order < jnp.inf), -jnp.inf, order)
     # In float32 XLA selects, in float64 it sorts; which of nearly equal ones is chosen is no matter.
     urgency, place = jax.lax.top_k(-order.astype(jnp.float32), shape.corrected)
@@ -323,7 +323,13 @@ def _given(operator: SymmetricOperator, report: RitzReport, share: jax.Array) ->
 
 
 def _developed(
-    operator: SymmetricOperator, report: RitzReport, given: jax.Array, num: int, tol: float, iterations: jax.Array
+    operator: SymmetricOperator,
+    report: RitzReport,
+    given: jax.Array,
+    num: int,
+    tol: float,
+    settled: jax.Array,
+    iterations: jax.Array,
 ) -> jax.Array:
     """Whether what was not given shows itself: all pairs up to the first such one are sharp and clear of the targets.
 
@@ -335,7 +341,6 @@ def _developed(
     # More pairs lie up to these than were given.
     shown = (number >= num) & (number >= jnp.sum(given <= values[:, None], axis=1))
     first = jnp.min(jnp.where(shown, number, len(values)))
-    settled = settled_residual(operator, values[:num])
     clear = stands_clear(operator, report, num, tol, settled, apart=jnp.where(none_given, 0, APART))
     above = (number >= num) & (number <= first)
     return (none_given | (iterations > 1)) & jnp.all(clear | ~above) | (first == len(values))
