@@ -181,7 +181,7 @@ def check(
     normalized: bool,
     ignore_isolated: bool,
     dtype: str,
-    solver: fj.Davidson | fj.Lanczos = fj.Davidson(),
+    solver: fj.Davidson | fj.Lanczos | fj.PowerIteration = fj.Davidson(),
 ) -> None:
     pair, adjacency = solve(drawn, warm, normalized, ignore_isolated, dtype, solver)
     if ignore_isolated:
@@ -240,6 +240,17 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
 def test_a_value_of_few_floors_is_the_smallest(net: int, kept: float, decades: int, seed: int) -> None:
     drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
     check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32")
+
+
+# The same of power iteration, with nets of its own.
+@pytest.mark.parametrize(
+    ("net", "kept", "decades", "seed"),
+    [(0, 0.3, 7, 33), (0, 0.3, 8, 41), (0, 0.2, 9, 46), (1, 0.5, 6, 14), (1, 0.3, 5, 10), (1, 0.2, 5, 5)],
+)
+def test_power_iteration_finds_a_value_of_few_floors(net: int, kept: float, decades: int, seed: int) -> None:
+    drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
+    solver = fj.PowerIteration(max_iterations=4000)
+    check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32", solver=solver)
 
 
 # What one Lanczos run found at the accuracy floor was λ3 of these, or took λ4 for λ3: a fresh direction had come, but

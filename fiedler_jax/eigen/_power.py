@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_rows, start_basis
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
+    Assessment,
     EigenResult,
     RitzReport,
     assess,
@@ -16,6 +17,7 @@ from fiedler_jax.eigen._result import (
     conclude,
     default_tolerance,
     is_finite,
+    settled_residual,
 )
 from fiedler_jax.eigen._rows import lengths
 
@@ -70,9 +72,8 @@ class PowerIteration:
             mixing = ritz.coefficients[:, :block].T
             values, vectors = ritz.values[:block], mixing @ rows
             residual_rows = residuals_of(operator, values, vectors, mixing @ products)
-            # More rows than pairs came in at first, so a pair that is absent does not exist.
             report = RitzReport(values, lengths(residual_rows), lengths(residual_rows))
-            found = assess(operator, report, num, tol, complete=True)
+            found = _assessed(operator, report, num, tol)
             done = found.accurate | found.resolved
             return _State(report, vectors, residual_rows, iterations + 1, matvecs + len(rows), done)
 
@@ -88,5 +89,11 @@ class PowerIteration:
         zero = jnp.zeros((), jnp.int32)
         state = project(start_basis(operator, init, start, scattered_rows(operator, block)), zero, zero)
         state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
-        found = assess(operator, state.report, num, tol, complete=True)
+        found = _assessed(operator, state.report, num, tol)
         return conclude(operator, state.report, found, state.vectors[:num], state.matvecs, state.iterations)
+
+
+def _assessed(operator: SymmetricOperator, report: RitzReport, num: int, tol: float) -> Assessment:
+    # More rows than pairs came in at first, so a pair that is absent does not exist.
+    settled = settled_residual(operator, report.values[:num])
+    return assess(operator, report, num, tol, complete=True, settled=settled)
