@@ -93,6 +93,8 @@ TINY_WEIGHTS = Net(seed=1417, sizes=(5,) * 7, kept=0.01, decades=16, bfloat16=Fa
 
 # Three parts in a basis that holds all vertices, and the least value that is not zero is hardly more than rounding.
 THREE_PARTS = Net(seed=70, sizes=NETS[0], kept=0.1, decades=8, bfloat16=False)
+# Normalized, the basis holds all of the smaller half at once, with a residual between the floor and a quarter of it.
+ALL_AT_ONCE = Net(seed=751, sizes=NETS[0], kept=0.1, decades=8, bfloat16=True)
 
 weights_drawn = st.builds(
     Weights,
@@ -283,6 +285,7 @@ def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:
     @example(drawn=THREE_UNITS, warm=Warm("zeros", 0))
     @example(drawn=TINY_WEIGHTS, warm=Warm("zeros", 0))
     @example(drawn=THREE_PARTS, warm=Warm("zeros", 0))
+    @example(drawn=ALL_AT_ONCE, warm=Warm("zeros", 0))
     def property_(drawn: Net, warm: Warm) -> None:
         check(drawn, warm, normalized, True, dtype)
 

@@ -245,7 +245,9 @@ def _improve(
     # Only of as many pairs as are corrected: those above may stay vague to the end.
     vague = _vague(operator, *(x[: shape.corrected] for x in (values, vectors, rows)))
     cautious = report._replace(reach=jnp.where(jnp.pad(vague, (0, kept - shape.corrected)), values, reach))
-    settled = settled_residual(operator, values[: wanted - 1])
+    # Where nothing is left to look at, nothing smaller can hide in a residual at the floor.
+    further = settled_residual(operator, values[: wanted - 1])
+    settled = jnp.where(exhausted, accuracy_floor(operator), further)
     found = assess(operator, cautious, wanted - 1, tol, exhausted, settled)
     shown = _developed(operator, report, given, wanted - 1, tol, settled, state.iterations)
     developed = exhausted | found.lowest | shown
