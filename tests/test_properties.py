@@ -224,6 +224,13 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
     property_()
 
 
+def check_pruned(
+    net: int, kept: float, decades: int, seed: int, solver: fj.Davidson | fj.Lanczos | fj.PowerIteration
+) -> None:
+    drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
+    check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32", solver=solver)
+
+
 # Float32 found λ3 of these, as long as a residual at the accuracy floor was enough so near to zero.
 @pytest.mark.parametrize(
     ("net", "kept", "decades", "seed"),
@@ -240,8 +247,7 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
     ],
 )
 def test_a_value_of_few_floors_is_the_smallest(net: int, kept: float, decades: int, seed: int) -> None:
-    drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
-    check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32")
+    check_pruned(net, kept, decades, seed, fj.Davidson())
 
 
 # The same of power iteration, with nets of its own.
@@ -250,9 +256,7 @@ def test_a_value_of_few_floors_is_the_smallest(net: int, kept: float, decades: i
     [(0, 0.3, 7, 33), (0, 0.3, 8, 41), (0, 0.2, 9, 46), (1, 0.5, 6, 14), (1, 0.3, 5, 10), (1, 0.2, 5, 5)],
 )
 def test_power_iteration_finds_a_value_of_few_floors(net: int, kept: float, decades: int, seed: int) -> None:
-    drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
-    solver = fj.PowerIteration(max_iterations=4000)
-    check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32", solver=solver)
+    check_pruned(net, kept, decades, seed, fj.PowerIteration(max_iterations=4000))
 
 
 # What one Lanczos run found at the accuracy floor was λ3 of these, or took λ4 for λ3: a fresh direction had come, but
@@ -271,8 +275,7 @@ def test_power_iteration_finds_a_value_of_few_floors(net: int, kept: float, deca
     ],
 )
 def test_a_fresh_direction_shows_lanczos_what_it_missed(net: int, kept: float, decades: int, seed: int) -> None:
-    drawn = Net(seed=seed, sizes=NETS[net], kept=kept, decades=decades, bfloat16=False)
-    check(drawn, Warm("zeros", 0), normalized=False, ignore_isolated=True, dtype="float32", solver=LANCZOS)
+    check_pruned(net, kept, decades, seed, LANCZOS)
 
 
 @pytest.mark.crossed

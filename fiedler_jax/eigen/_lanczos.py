@@ -68,7 +68,7 @@ class Lanczos:
     Attributes:
         tol: relative accuracy asked of the values; by default 1e-6 in float32 and 1e-9 in float64.
         max_iterations: restarts allowed.
-        basis_size: rows of the basis before it is restarted.
+        basis_size: rows of the basis before it is restarted, raised to six for each target and the guard.
 
     Source: Wu & Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIMAX 22 (2000).
 
