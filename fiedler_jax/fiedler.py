@@ -98,7 +98,7 @@ def fiedler_pair(
     Args:
         lap: from `laplacian` or `laplacian_from_adjacency`.
         init: a vector (n,) or rows (b, n) to start from, such as the Fiedler vector some steps ago. Entries that are
-            not finite count as zero.
+            not finite count as zero. `PowerIteration` and `Dense` leave it aside.
         solver: `Davidson`, `Lanczos`, `PowerIteration` or `Dense`.
         ignore_isolated: leave out the vertices without edges. Otherwise one isolated vertex makes λ2 = 0.
 

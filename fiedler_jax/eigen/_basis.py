@@ -67,14 +67,6 @@ def rows_or_none(operator: SymmetricOperator, rows: jax.Array | None) -> jax.Arr
     return jnp.zeros((0, len(operator.diagonal)), operator.diagonal.dtype) if rows is None else rows
 
 
-def start_basis(
-    operator: SymmetricOperator, init: jax.Array | None, start: jax.Array | None, scattered: jax.Array
-) -> jax.Array:
-    """What the caller gives and scattered rows, orthonormal."""
-    together = [rows_or_none(operator, init), rows_or_none(operator, start), scattered]
-    return orthonormalize(jnp.concatenate(together), operator.null_vector[None])
-
-
 def rayleigh_ritz(
     operator: SymmetricOperator,
     projected: jax.Array,

@@ -228,8 +228,9 @@ def _improve(
     valid = jnp.concatenate([np.zeros(1, bool), state.report.values < absent_value(operator) / 2, fresh])
     # A NaN or infinite weight shows in the products of the start rows.
     finite = jnp.all(jnp.isfinite(projected))
-    everything = _holds_all(operator, valid)
-    ritz = rayleigh_ritz(operator, projected, valid, kept, final=everything)
+    # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
+    exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
+    ritz = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
     mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
@@ -238,8 +239,6 @@ def _improve(
     # To second order a correction lowers the value by this much; no eigenvalue is more than the residual away.
     reach = jnp.minimum(residuals, inner_products(_preconditioned(operator, values, rows, _REACHED), rows))
     report = RitzReport(values, residuals, reach)
-    # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
-    exhausted = ~jnp.any(fresh) | everything
     given = jnp.where(state.iterations == 1, _given(operator, report, _shares(scattered, basis)), state.given)
     seen = state.waiting & (squares(init @ state.basis.T) >= _SEEN)
     # Only of as many pairs as are corrected: those above may stay vague to the end.

@@ -11,9 +11,8 @@ from fiedler_jax.eigen._basis import (
     orthonormalize,
     rayleigh_ritz,
     residuals_of,
+    rows_or_none,
     scattered_row,
-    scattered_rows,
-    start_basis,
 )
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
@@ -25,6 +24,7 @@ from fiedler_jax.eigen._result import (
     check_settings,
     conclude,
     default_tolerance,
+    first_pairs,
     is_finite,
     stands_clear,
 )
@@ -124,7 +124,7 @@ class Lanczos:
             residuals = lengths(residuals_of(operator, values, kept, products))
             report = RitzReport(values, residuals, residuals)
             # A breakdown goes on from a fresh direction, so only a basis of all there is has rows to spare.
-            assessed = assess(operator, _first(report, block), num, tol, complete=True)
+            assessed = assess(operator, first_pairs(report, block), num, tol, complete=True)
             found = assessed.accurate | assessed.resolved
             again = found & ~state.found
             nearly_known = residuals <= _NEARLY_KNOWN * values
@@ -152,7 +152,8 @@ class Lanczos:
                 done=found & state.found & same & shown,
             )
 
-        rows = start_basis(operator, init, start, scattered_rows(operator, 1))
+        given = [rows_or_none(operator, init), rows_or_none(operator, start), scattered_row(operator)[None]]
+        rows = orthonormalize(jnp.concatenate(given), operator.null_vector[None])
         first = orthonormalize(jnp.sum(rows, axis=0)[None], operator.null_vector[None])
         state = _State(
             basis=jnp.zeros((size + widest, n), dtype).at[0].set(first[0]),
@@ -167,15 +168,11 @@ class Lanczos:
             done=~is_finite(operator),
         )
         state = jax.lax.while_loop(unfinished, cycle, state)
-        report = _first(state.report, block)
+        report = first_pairs(state.report, block)
         found = assess(operator, report, num, tol, complete=True)
         return conclude(
             operator, report, found, state.basis[:num], state.matvecs, state.iterations, complete=state.done
         )
-
-
-def _first(report: RitzReport, count: int) -> RitzReport:
-    return RitzReport(*(x[:count] for x in report))
 
 
 def _chosen(operator: SymmetricOperator, values: jax.Array, known: jax.Array, count: int) -> jax.Array:

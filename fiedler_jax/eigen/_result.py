@@ -146,6 +146,11 @@ class RitzReport(NamedTuple):
     reach: jax.Array
 
 
+def first_pairs(report: RitzReport, count: int) -> RitzReport:
+    """The report of the lowest pairs."""
+    return RitzReport(*(x[:count] for x in report))
+
+
 class Assessment(NamedTuple):
     """How accurate the targets of a `RitzReport` are, and whether one was missed; `lowest` if none can have been."""
 
