@@ -155,8 +155,8 @@ def laplacian_eigenpairs(
 
     Returns:
         An `eigen.EigenResult`; its values (k,) are in the edge form and differentiable, each with its vector held
-        fixed. The sum of the values is differentiable also where some of them coincide, as long as λ(k+2) does not.
-        One status stands for all pairs.
+        fixed. They ascend, except where rounding cannot tell them apart. Their sum is differentiable also where some
+        coincide, as long as λ(k+2) does not. One status stands for all pairs.
 
     Raises:
         VectorError: `init` does not have one entry per vertex.

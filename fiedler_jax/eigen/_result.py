@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._rows import exact_squares
@@ -207,12 +208,13 @@ def assess(
     """Whether `num` targets are accurate and the pairs above them show that none was missed.
 
     The error of a Ritz value is at most its residual r, and at most r²/gap where the rest of the spectrum keeps a
-    distance `gap`; a residual below the rounding of one product is not known. The guard, the first pair above the
-    targets, measures the gap, so it must be known to a few per cent. As long as a pair may come down to a target, an
-    eigenvalue that was missed may hide in it. A guard that the basis does not hold yet shows nothing; if the basis
-    is `complete`, one that it does not hold does not exist. Targets that cannot be told from zero, as of a graph in
-    many parts, are `lowest`: no eigenvalue lies below them, whatever the guard shows. A residual up to `settled`, by
-    default the accuracy floor, counts as none.
+    distance `gap`; a residual below the rounding of one product is not known. Rounding also mixes the vectors of
+    several targets, which moves their values towards each other. The guard, the first pair above the targets, measures
+    the gap, so it must be known to a few per cent. As long as a pair may come down to a target, an eigenvalue that was
+    missed may hide in it. A guard that the basis does not hold yet shows nothing; if the basis is `complete`, one that
+    it does not hold does not exist. Targets that cannot be told from zero, as of a graph in many parts, are `lowest`:
+    no eigenvalue lies below them, whatever the guard shows. A residual up to `settled`, by default the accuracy floor,
+    counts as none.
     """
     floor = accuracy_floor(operator)
     settled = floor if settled is None else settled
@@ -223,6 +225,8 @@ def assess(
     known = jnp.maximum(r[:num], floor / _FLOOR_FACTOR)
     # Not the square over the gap: where weights are tiny, that would be zero in float32, and zero looks exact.
     error = known * jnp.where(known < gap, known / jnp.where(known < gap, gap, 1), 1)
+    if num > 1:
+        error = jnp.maximum(error, _mixing_error(targets, jnp.clip(r[:num], floor / _FLOOR_FACTOR, floor)))
     sharp = (r[num] <= sharpness(operator, guard, settled)) & ((r[num] <= settled) | (r[num] <= guard - highest))
     clear = (r <= settled) | (values - report.reach >= highest)
     guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
@@ -231,6 +235,17 @@ def assess(
     lowest = jnp.all((targets <= floor) & (r[:num] <= floor))
     resolved = lowest | (guarded & jnp.all(accurate | (r[:num] <= settled)))
     return Assessment(error, guarded & jnp.all(accurate), resolved, lowest)
+
+
+def _mixing_error(targets: jax.Array, rounding: jax.Array) -> jax.Array:
+    """How far values are off where rounding of this size mixes the vectors of targets: ``ρ²/gap``, at most the gap.
+
+    Without it 43 of 8,640 solves for two or four values were wrong in silence, by up to 3e-5 of λ2: random graphs in
+    float32 of 12 to 24 vertices, over up to 16 decades (tests/test_properties.py draws such ones). Their sum was right.
+    """
+    apart = jnp.abs(targets[:, None] - targets) + jnp.where(np.eye(len(targets), dtype=bool), jnp.inf, 0)
+    gap = jnp.min(apart, axis=1)
+    return jnp.where(rounding < gap, rounding * (rounding / jnp.where(rounding < gap, gap, 1)), gap)
 
 
 def stands_clear(
