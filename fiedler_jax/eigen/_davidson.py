@@ -229,9 +229,13 @@ def _expand(operator: SymmetricOperator, state: _State) -> _State:
 
 
 def _worn(operator: SymmetricOperator, state: _State) -> jax.Array:
-    """Whether the drift of the products may be what keeps the targets from the accuracy of the dtype."""
-    low = jnp.max(state.report.residuals[: len(state.found.error)]) <= _NEAR_THE_FLOOR * accuracy_floor(operator)
-    return low & (state.iterations > 0) & (jax.lax.rem(state.iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
+    """Whether the drift of the products may be what keeps the targets from the accuracy of the dtype.
+
+    Not where values are rounding: the order in which they are held apart would be lost.
+    """
+    floor, residuals = accuracy_floor(operator), state.report.residuals[: len(state.found.error)]
+    near = (jnp.max(residuals) <= _NEAR_THE_FLOOR * floor) & (state.report.values[0] > floor)
+    return near & (state.iterations > 0) & (jax.lax.rem(state.iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
 
 
 def _improve(
