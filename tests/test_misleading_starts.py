@@ -143,6 +143,24 @@ def test_exact_higher_eigenvectors_are_not_taken_for_the_answer_where_its_neighb
     assert_none_is_misled(upper + upper.mT, lambda columns: columns[:, list(given)].T, normalized, dtype)
 
 
+def couples(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Sparse graphs with three pairs of vertices that hang together, and little on the rest."""
+    upper = np.triu(np.abs(rng.normal(size=(count, 60, 60))) * (rng.random((count, 60, 60)) < 0.3), 1)
+    ties = np.ones((count, 60))
+    ties[:, :6] = np.repeat(10 ** -rng.uniform(3, 5, (count, 3)), 2, axis=1)
+    upper *= ties[:, :, None] * ties[:, None]
+    for first in (0, 2, 4):
+        upper[:, first, first + 1] = rng.uniform(2, 6, count)
+    return upper
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(4000, marks=pytest.mark.slow)])
+def test_a_couple_of_least_degree_is_not_taken_for_the_answer(count: int, dtype: str) -> None:
+    # The rows that a solve starts from hold both vertices, and so the couple's own small eigenvalue.
+    upper = couples(np.random.default_rng(9), count)
+    assert_none_is_misled(upper + upper.mT, lambda _: np.zeros(60), False, dtype)
+
+
 def balanced(rng: np.random.Generator, count: int, n: int) -> np.ndarray:
     """Random square kernels whose rows and columns all have the mean 1: what is constant in layers maps to such."""
     kernels = np.abs(rng.normal(size=(count, n, n)))
