@@ -162,7 +162,8 @@ class Davidson:
         """The `num` smallest eigenpairs; no row of `init` or `start` need be accurate or independent of the others.
 
         Near eigenvectors belong in `init`: eight rows of `start` that were exact higher eigenvectors, beside two
-        scattered ones, have been seen to hide the smallest value.
+        scattered ones, have been seen to hide the smallest value. So have three of `init`, exact eigenvectors of the
+        values above the three asked for, hidden the highest of these in float32, once in some thousand solves.
         """
         start, init = rows_or_none(operator, start), rows_or_none(operator, init)
         init = init - jnp.outer(init @ operator.null_vector, operator.null_vector)
