@@ -287,7 +287,7 @@ def test_a_value_of_few_floors_is_the_smallest(net: int, kept: float, decades: i
     check_pruned(net, kept, decades, seed, fj.Davidson())
 
 
-# The same of power iteration, with nets of its own.
+# The same of power iteration, with nets of its own, when it iterated two rows.
 @pytest.mark.parametrize(
     ("net", "kept", "decades", "seed"),
     [(0, 0.3, 7, 33), (0, 0.3, 8, 41), (0, 0.2, 9, 46), (1, 0.5, 6, 14), (1, 0.3, 5, 10), (1, 0.2, 5, 5)],

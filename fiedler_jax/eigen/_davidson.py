@@ -253,7 +253,8 @@ def _improve(
     # A NaN or infinite weight shows in the products of the start rows.
     finite = jnp.all(jnp.isfinite(projected))
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
-    exhausted = ~jnp.any(fresh) | _holds_all(operator, valid)
+    stuck = ~jnp.any(fresh)
+    exhausted = stuck | _holds_all(operator, valid)
     ritz = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
     mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
@@ -291,7 +292,8 @@ def _improve(
         matvecs=state.matvecs + jnp.sum(fresh, dtype=jnp.int32),
         iterations=state.iterations,
         finite=finite,
-        done=~jnp.any(fresh) | ~finite | (developed & (found.accurate | found.resolved) & whole),
+        # A basis that holds all there is may leave more than the floor, which a second look at it takes away.
+        done=stuck | ~finite | (developed & (found.accurate | found.resolved) & whole),
     )
 
 
