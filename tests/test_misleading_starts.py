@@ -161,6 +161,67 @@ def test_a_couple_of_least_degree_is_not_taken_for_the_answer(count: int, dtype:
     assert_none_is_misled(upper + upper.mT, lambda _: np.zeros(60), False, dtype)
 
 
+def with_light_ties(upper: np.ndarray, degrees: np.ndarray, heavy: float) -> np.ndarray:
+    """Graphs whose first vertices have about these degrees, of which the last two hang together by a heavy edge."""
+    whole = upper + upper.mT
+    first = degrees.shape[1]
+    ties = np.ones(whole.shape[:2])
+    top = whole.sum(axis=2).max(axis=1)
+    ties[:, :first] = degrees * top[:, None] / whole.sum(axis=2)[:, :first]
+    whole *= ties[:, :, None] * ties[:, None]
+    whole[:, first - 2, first - 1] = whole[:, first - 1, first - 2] = heavy * top
+    return whole
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_exact_vectors_of_the_values_above_do_not_hide_that_of_a_couple_among_them(count: int, dtype: str) -> None:
+    # Among the given vectors is that of the highest of three values, and those above it, one of which is the guard.
+    rng = np.random.default_rng(1)
+    weights = 10 ** -rng.uniform(0, 4, (count, 120, 120))
+    upper = np.triu(weights * ((rng.random(weights.shape) < 0.03) | np.eye(120, k=1, dtype=bool)), 1)
+    leaves = rng.uniform([5.4, 4.4, 3.5, 3.4, 3.3], [5.8, 4.8, 3.6, 3.5, 3.4], (count, 5))
+    couple = rng.uniform(4.1, 4.4, (count, 1))
+    graphs = with_light_ties(upper, 10 ** -np.concatenate([leaves, couple, couple], axis=1), heavy=0.014)
+    stored = graphs.astype(dtype).astype(float)
+    spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, False)) for adjacency in stored]
+    given = jnp.asarray(np.array([columns[:, 3:6].T for _, columns in spectra]), dtype)
+    found = jax.device_get(solve_for_three(jnp.asarray(stored, dtype), given))
+    assert np.mean(eigen.is_usable(found.status)) > 0.9
+    for at, (values, _) in enumerate(spectra):
+        assert_never_wrong_in_silence(jax.tree.map(operator.itemgetter(at), found), values, dtype)
+
+
+@jax.jit
+@jax.vmap
+def solve_for_three(adjacency: jax.Array, init: jax.Array) -> eigen.EigenResult:
+    return fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(adjacency), 3, init)
+
+
+def with_heavy_cliques(rng: np.random.Generator, n: int = 120) -> np.ndarray:
+    """A sparse graph with leaves, and cliques of heavy edges that hang on the rest by edges as light as theirs."""
+    upper = np.triu(np.abs(rng.normal(size=(n, n))) * (rng.random((n, n)) < 0.1), 1)
+    graph = upper + upper.T
+    heavy = graph.sum(axis=1).max() * rng.choice([0.1, 0.3, 1, 3])
+    first = 0
+    for size in [*[1] * rng.integers(0, 10), *rng.choice([2, 2, 3, 4], rng.integers(1, 4))]:
+        own = slice(first, first + size)
+        graph[own, own] = 0
+        light = heavy * 10 ** rng.uniform(-5, -2.8) * size / graph[own].sum()
+        graph[own] *= light
+        graph[:, own] *= light
+        inside = np.triu(rng.uniform(0.5, 1.2, (size, size)), 1) * heavy
+        graph[own, own] = inside + inside.T
+        first += size
+    return graph
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_heavy_clique_is_found_beside_leaves(count: int, dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    graphs = np.array([with_heavy_cliques(rng) for _ in range(count)])
+    assert_none_is_misled(graphs, lambda _: np.zeros(120), False, dtype)
+
+
 def balanced(rng: np.random.Generator, count: int, n: int) -> np.ndarray:
     """Random square kernels whose rows and columns all have the mean 1: what is constant in layers maps to such."""
     kernels = np.abs(rng.normal(size=(count, n, n)))
