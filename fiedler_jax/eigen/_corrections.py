@@ -59,13 +59,13 @@ def loosest(
     report: RitzReport,
     wanted: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """A row (1, n) towards what hangs together by heavy edges and on the rest by light ones, and whether it is vague.
+    """A row (1, n) towards what hangs together by heavy edges and on the rest by light ones, and whether it is falling.
 
     Such a vector has a small value beside large degrees, by which no correction finds it, and at a restart its parts
     are lost in Ritz vectors of larger values. So of all pairs but the `wanted` first and those of the report that are
     developed, the mixture v with the least quotient ``vᵀA v / vᵀD v`` is taken, and of it ``v - D⁻¹A v``, which keeps
     such parts alone. With ``D = 1``, normalized, v is the first of these pairs. As long as ``D⁻¹A v`` is further than
-    45° from v, in the norm of D, the quotient may come down to nothing.
+    45° from v, in the norm of D, it is falling: the quotient may come down to nothing.
     """
     developed = report.reach <= jnp.maximum(_DEVELOPED * report.values, accuracy_floor(operator))
     number, exists = np.arange(len(basis)), ritz.values < absent_value(operator) / 2

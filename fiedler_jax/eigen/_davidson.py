@@ -363,8 +363,9 @@ def _developed(
 ) -> jax.Array:
     """Whether what was not given shows itself: all pairs up to the first such one are sharp and clear of the targets.
 
-    Where none was given that is the guard, and how far it must be clear is no matter here; otherwise it also takes a
-    second product, as the scattered rows alone show where most eigenvalues lie and not the smallest.
+    Where none was given or joined that is the guard, and how far it must be clear is no matter here; where start rows
+    gave some it also takes a second product, as the scattered rows alone show where most eigenvalues lie and not the
+    smallest.
     """
     values, none_given = report.values, jnp.all(jnp.isinf(given))
     number = np.arange(len(values))
