@@ -1,7 +1,8 @@
 """How often a solver takes a higher eigenvector for the Fiedler vector: ``python -m benchmarks.misleading``.
 
 Each starts from the exact eigenvector of λ3, or from a mixture of those of λ3 to λ5, as a crossing of eigenvalues in
-training leaves them, on random graphs whose λ2 and λ3 lie near each other.
+training leaves them, and from nothing, on random graphs whose λ2 and λ3 lie near each other, or whose λ2 is that of a
+few heavy vertices among light ones.
 """
 
 import argparse
@@ -31,7 +32,9 @@ from benchmarks._terminal import comma_separated, progress_bar, run_command, sho
 SCHEMA_VERSION = 1
 # Only who takes a start and says whether it succeeded can be misled in silence.
 SOLVERS: Mapping[str, Contender] = {c.name: c for c in CONTENDERS if c.accepts_start and c.name != "matfree"}
+# How much of the eigenvectors of λ3, λ4, ... each start holds.
 STARTS: Mapping[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "none": lambda rng: np.zeros(0),
     "λ3": lambda rng: np.ones(1),
     "mixture": lambda rng: rng.normal(size=3),
 }
@@ -66,8 +69,28 @@ def layered(rng: np.random.Generator) -> Weights:
     return (rng.normal(size=(100, 75)) / 10, rng.normal(size=(75, 75)) / 75**0.5)
 
 
+def cliques(rng: np.random.Generator) -> Weights:
+    """120 vertices, a tenth of the pairs joined, on which leaves and heavy cliques hang by light edges.
+
+    There are up to nine leaves and three cliques, of two to four vertices; their edges to the rest are some hundred to
+    hundred thousand times as light as those inside the cliques.
+    """
+    graph = _symmetric(np.abs(rng.normal(size=(120, 120))) * (rng.random((120, 120)) < 0.1))
+    heavy = graph.sum(axis=1).max() * rng.choice([0.1, 0.3, 1, 3])
+    first = 0
+    for size in [*[1] * rng.integers(0, 10), *rng.choice([2, 2, 3, 4], rng.integers(1, 4))]:
+        own = slice(first, first + size)
+        graph[own, own] = 0
+        light = heavy * 10 ** rng.uniform(-5, -2.8) * size / graph[own].sum()
+        graph[own] *= light
+        graph[:, own] *= light
+        graph[own, own] = _symmetric(rng.uniform(0.5, 1.2, (size, size))) * heavy
+        first += size
+    return (graph,)
+
+
 GRAPHS: Mapping[str, Callable[[np.random.Generator], Weights]] = {
-    f.__name__: f for f in (dense, sparse, decades, path, layered)
+    f.__name__: f for f in (dense, sparse, decades, path, layered, cliques)
 }
 
 
@@ -145,7 +168,8 @@ def run_trials(graph: str, kind: str, dtype: str, solvers: Sequence[str], count:
         for start, draw in STARTS.items():
             mixture = draw(rng)
             vector = vectors[:, 2 : 2 + len(mixture)] @ mixture
-            given = Problem(stored, problem.normalized, vector / np.linalg.norm(vector), problem.symmetric)
+            begin = vector / np.linalg.norm(vector) if len(mixture) else None
+            given = Problem(stored, problem.normalized, begin, problem.symmetric)
             with jax.enable_x64(dtype == "float64"):
                 for name in solvers:
                     for label, attempt in _attempts(name, given, right, rules):

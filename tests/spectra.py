@@ -70,11 +70,16 @@ def assert_never_wrong_in_silence(
 
 @functools.partial(jax.jit, static_argnames=("normalized", "num", "solver", "ignore_isolated"))
 def eigenpairs(
-    adjacency: jax.Array, normalized: bool, num: int, solver: eigen.Solver, ignore_isolated: bool = False
+    adjacency: jax.Array,
+    normalized: bool,
+    num: int,
+    solver: eigen.Solver = fj.Davidson(),
+    ignore_isolated: bool = False,
+    init: jax.Array | None = None,
 ) -> eigen.EigenResult:
     """The smallest eigenpairs of a graph, without its null vector."""
     lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
-    return fj.laplacian_eigenpairs(lap, num, solver=solver, ignore_isolated=ignore_isolated)
+    return fj.laplacian_eigenpairs(lap, num, init, solver=solver, ignore_isolated=ignore_isolated)
 
 
 @functools.partial(jax.jit, static_argnames=("normalized", "solver", "ignore_isolated"))

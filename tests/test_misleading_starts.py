@@ -10,9 +10,10 @@ import networkx as nx
 import numpy as np
 import pytest
 import reference
-from spectra import BOTH, EACH, assert_never_wrong_in_silence, communities, fiedler, solve, tolerance
+from spectra import BOTH, EACH, assert_never_wrong_in_silence, communities, eigenpairs, fiedler, solve, tolerance
 
 import fiedler_jax as fj
+from benchmarks.misleading import cliques
 from fiedler_jax import Status, eigen
 
 pytestmark = pytest.mark.crossed
@@ -185,40 +186,17 @@ def test_exact_vectors_of_the_values_above_do_not_hide_that_of_a_couple_among_th
     stored = graphs.astype(dtype).astype(float)
     spectra = [np.linalg.eigh(reference.dense_laplacian(adjacency, False)) for adjacency in stored]
     given = jnp.asarray(np.array([columns[:, 3:6].T for _, columns in spectra]), dtype)
-    found = jax.device_get(solve_for_three(jnp.asarray(stored, dtype), given))
+    solve_each = jax.vmap(lambda adjacency, init: eigenpairs(adjacency, False, 3, init=init))
+    found = jax.device_get(solve_each(jnp.asarray(stored, dtype), given))
     assert np.mean(eigen.is_usable(found.status)) > 0.9
     for at, (values, _) in enumerate(spectra):
         assert_never_wrong_in_silence(jax.tree.map(operator.itemgetter(at), found), values, dtype)
 
 
-@jax.jit
-@jax.vmap
-def solve_for_three(adjacency: jax.Array, init: jax.Array) -> eigen.EigenResult:
-    return fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(adjacency), 3, init)
-
-
-def with_heavy_cliques(rng: np.random.Generator, n: int = 120) -> np.ndarray:
-    """A sparse graph with leaves, and cliques of heavy edges that hang on the rest by edges as light as theirs."""
-    upper = np.triu(np.abs(rng.normal(size=(n, n))) * (rng.random((n, n)) < 0.1), 1)
-    graph = upper + upper.T
-    heavy = graph.sum(axis=1).max() * rng.choice([0.1, 0.3, 1, 3])
-    first = 0
-    for size in [*[1] * rng.integers(0, 10), *rng.choice([2, 2, 3, 4], rng.integers(1, 4))]:
-        own = slice(first, first + size)
-        graph[own, own] = 0
-        light = heavy * 10 ** rng.uniform(-5, -2.8) * size / graph[own].sum()
-        graph[own] *= light
-        graph[:, own] *= light
-        inside = np.triu(rng.uniform(0.5, 1.2, (size, size)), 1) * heavy
-        graph[own, own] = inside + inside.T
-        first += size
-    return graph
-
-
 @pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_heavy_clique_is_found_beside_leaves(count: int, dtype: str) -> None:
     rng = np.random.default_rng(4)
-    graphs = np.array([with_heavy_cliques(rng) for _ in range(count)])
+    graphs = np.array([cliques(rng)[0] for _ in range(count)])
     assert_none_is_misled(graphs, lambda _: np.zeros(120), False, dtype)
 
 

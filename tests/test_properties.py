@@ -14,7 +14,7 @@ import pytest
 import reference
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from spectra import BOTH, assert_never_wrong_in_silence
+from spectra import BOTH, assert_never_wrong_in_silence, eigenpairs
 
 import fiedler_jax as fj
 from fiedler_jax import Status, eigen
@@ -236,8 +236,7 @@ def test_random_graphs(dtype: str, normalized: bool, examples: int) -> None:
 
 @functools.partial(jax.jit, static_argnames="normalized", compiler_options=compiling.AS_USERS)
 def solve_for_three(adjacency: jax.Array, init: jax.Array, normalized: bool) -> eigen.EigenResult:
-    lap = fj.laplacian_from_adjacency(adjacency, normalized=normalized)
-    return fj.laplacian_eigenpairs(lap, 3, init, ignore_isolated=True)
+    return eigenpairs(adjacency, normalized, 3, ignore_isolated=True, init=init)
 
 
 @pytest.mark.crossed
