@@ -193,10 +193,13 @@ def test_exact_vectors_of_the_values_above_do_not_hide_that_of_a_couple_among_th
         assert_never_wrong_in_silence(jax.tree.map(operator.itemgetter(at), found), values, dtype)
 
 
+# In float32 the clique shows only after the leaf, and its neighbour, have been known for some products.
+LATE = [1424, 3438, 3718, 5555, 6631, 7153, 8202]
+
+
 @pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_heavy_clique_is_found_beside_leaves(count: int, dtype: str) -> None:
-    rng = np.random.default_rng(4)
-    graphs = np.array([cliques(rng)[0] for _ in range(count)])
+    graphs = np.array([cliques(np.random.default_rng(seed))[0] for seed in [*LATE, *range(count)]])
     assert_none_is_misled(graphs, lambda _: np.zeros(120), False, dtype)
 
 
