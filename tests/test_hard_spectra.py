@@ -139,6 +139,17 @@ def test_hidden_communities(bridge: float, solver: eigen.Solver, normalized: boo
     )
 
 
+@pytest.mark.parametrize("solver", [fj.Davidson(), fj.PowerIteration()])
+def test_near_zero_a_vector_is_followed_below_the_floor(solver: eigen.Solver, dtype: str) -> None:
+    # There a residual at the floor may hold much of the vector of a smaller value.
+    upper = np.triu(np.kron(np.eye(3), np.random.default_rng(0).uniform(0.5, 1, (12, 12))), 1)
+    upper[11, 12] = upper[23, 24] = 8e3 * np.finfo(dtype).eps
+    pair = fiedler(upper + upper.T, False, dtype, solver=solver)
+    assert Status(int(pair.status)) is Status.ACCURACY_FLOOR
+    assert 1 < float(pair.value / pair.floor) < 5
+    assert float(pair.residual / pair.floor) < 0.3
+
+
 @pytest.mark.parametrize("scale", [2.0**-50, 2.0**-20, 2.0**20, 2.0**40])
 def test_the_unit_of_the_weights_makes_no_difference(scale: float, dtype: str) -> None:
     upper = np.triu(np.random.default_rng(0).random((40, 40)), 1)
