@@ -109,7 +109,7 @@ def test_mixtures_of_few_eigenvectors_are_not_taken_for_the_answer_where_the_gap
 
 @BOTH
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("given", [(2,), (2, 2, 2), (2, 3, 4)])
+@pytest.mark.parametrize("given", [(2,), pytest.param((2, 2, 2), marks=pytest.mark.slow), (2, 3, 4)])
 def test_exact_higher_eigenvectors_are_not_taken_for_the_answer_with_weights_over_eight_decades(
     given: tuple[int, ...], count: int, normalized: bool, dtype: str
 ) -> None:
@@ -224,7 +224,7 @@ def beside_the_mode_of_the_layers(rng: np.random.Generator, count: int, layers: 
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(800, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("layers", [3, 5, 8])
+@pytest.mark.parametrize("layers", [3, pytest.param(5, marks=pytest.mark.slow), 8])
 def test_an_exact_mode_of_the_layers_is_not_taken_for_the_answer(layers: int, count: int, dtype: str) -> None:
     # The rows that a solve starts from hold this mode exactly, and nothing of the Fiedler vector.
     kernels = [k.astype(dtype) for k in beside_the_mode_of_the_layers(np.random.default_rng(layers), count, layers)]
@@ -236,7 +236,7 @@ def test_an_exact_mode_of_the_layers_is_not_taken_for_the_answer(layers: int, co
 
 
 @BOTH
-@pytest.mark.parametrize("given", [1, 2, 4])
+@pytest.mark.parametrize("given", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_start_rows_that_are_exact_higher_eigenvectors_do_not_hide_the_smallest(
     given: int, normalized: bool, dtype: str
 ) -> None:
