@@ -61,10 +61,15 @@ _SEEN = 0.999
 # float32; tests/test_misleading_starts.py draws such ones).
 _JOINED = 0.5
 
-# So many pairs are corrected besides the targets: the guard, and what may come down furthest. With the row towards what
-# is loose, targets, guard and one row of `init` they fill the block of eight. Where all pairs of the basis were
-# corrected, those that mislead turned sharp before what was missed showed.
-_FURTHER = 3
+# So many pairs are corrected besides the targets: the guard, and what may come down furthest. With targets, guard and
+# one row of `init` they fill the block of eight. Where all pairs of the basis were corrected, those that mislead turned
+# sharp before what was missed showed.
+_FURTHER = 4
+
+# Where targets lie within so many floors of zero, a row towards what is loose takes the place of the last correction,
+# and pairs may count as given by rows of `init` that joined. All values that were wrong for want of these rules lay so
+# low; with them further up too 3072 inputs took up to 11 products in training instead of 6.
+_LOOSE_BELOW = 1000
 
 # So many products are made where the loosest of what is not developed may still come down to nothing. Of 3,678 solves
 # of graphs with leaves, and heavy cliques that hang on them lightly, 40 were wrong in silence without a row towards
@@ -175,8 +180,8 @@ class Davidson:
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
         scattered = scattered_rows(operator, max(num + 1, _START_ROWS - len(start)))
         wanted, corrected = num + 1, num + _FURTHER
-        # Corrections, the row towards what is loose, and where targets and guard were.
-        joining = corrected + 1 + wanted
+        # Corrections, and where targets and guard were.
+        joining = corrected + wanted
         block = max(len(start) + len(scattered), joining + len(init))
         shape = _Shape(wanted, corrected, block, kept=max(block, self.basis_size - 1 - joining))
 
@@ -287,20 +292,21 @@ def _improve(
     further = settled_residual(operator, values[: wanted - 1])
     settled = jnp.where(exhausted, accuracy_floor(operator), further)
     found = assess(operator, cautious, wanted - 1, tol, exhausted, settled)
-    shown = _developed(operator, report, given, joined, wanted - 1, tol, settled, state.iterations)
+    low = jnp.max(values[: wanted - 1]) <= _LOOSE_BELOW * accuracy_floor(operator)
+    shown = _developed(operator, report, given, joined & low, wanted - 1, tol, settled, state.iterations)
     loose, falling = loosest(operator, ritz, state.basis, state.products, report, wanted)
+    falling &= low
     least = jnp.where(further < accuracy_floor(operator), _LEAST_PRODUCTS, 1)
     shown &= state.iterations >= jnp.where(falling, _LOOSE_PRODUCTS, least)
     developed = exhausted | found.lowest | shown
     chosen = _most_needed(operator, report, settled, shape)
     corrected = corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
+    corrected = jnp.concatenate([corrected[:-1], jnp.where(low, loose, corrected[-1:])])
     return _State(
         basis=basis,
         products=products,
         # What former targets and guard hold that the new basis does not is the direction in which these moved.
-        joining=_filled(
-            [corrected, loose, state.basis[1 : 1 + wanted], jnp.where(seen[:, None], init, 0)], shape.block
-        ),
+        joining=_filled([corrected, state.basis[1 : 1 + wanted], jnp.where(seen[:, None], init, 0)], shape.block),
         report=report,
         found=found,
         given=given,
