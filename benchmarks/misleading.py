@@ -9,7 +9,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,22 +75,22 @@ def cliques(rng: np.random.Generator) -> Weights:
     There are up to nine leaves and three cliques, of two to four vertices; their edges to the rest are some hundred to
     hundred thousand times as light as those inside the cliques.
     """
-    graph = _symmetric(np.abs(rng.normal(size=(120, 120))) * (rng.random((120, 120)) < 0.1))
-    heavy = graph.sum(axis=1).max() * rng.choice([0.1, 0.3, 1, 3])
-    first = 0
-    for size in [*[1] * rng.integers(0, 10), *rng.choice([2, 2, 3, 4], rng.integers(1, 4))]:
-        own = slice(first, first + size)
-        graph[own, own] = 0
-        light = heavy * 10 ** rng.uniform(-5, -2.8) * size / graph[own].sum()
-        graph[own] *= light
-        graph[:, own] *= light
-        graph[own, own] = _symmetric(rng.uniform(0.5, 1.2, (size, size))) * heavy
-        first += size
-    return (graph,)
+    graph, heavy = _tenth(rng), rng.choice([0.1, 0.3, 1, 3])
+    sizes = [*[1] * rng.integers(0, 10), *rng.choice([2, 2, 3, 4], rng.integers(1, 4))]
+    return (_hung_on(graph, rng, sizes, heavy, (-5, -2.8)),)
+
+
+def islands(rng: np.random.Generator) -> Weights:
+    """120 vertices, a tenth of the pairs joined, on which one heavy clique hangs.
+
+    It has two to four vertices; their edges to the rest are ten to some hundred times as light as those inside it.
+    """
+    graph, heavy = _tenth(rng), rng.choice([0.3, 1, 3, 10])
+    return (_hung_on(graph, rng, rng.choice([2, 2, 3, 4], 1), heavy, (-2.8, -1)),)
 
 
 GRAPHS: Mapping[str, Callable[[np.random.Generator], Weights]] = {
-    f.__name__: f for f in (dense, sparse, decades, path, layered, cliques)
+    f.__name__: f for f in (dense, sparse, decades, path, layered, cliques, islands)
 }
 
 
@@ -233,6 +233,29 @@ def _outcome(attempt: Attempt) -> str:
     if attempt.error is None:
         return "failed"
     return "wrong" if attempt.silent else "right" if attempt.claim else "said so"
+
+
+def _tenth(rng: np.random.Generator) -> np.ndarray:
+    return _symmetric(np.abs(rng.normal(size=(120, 120))) * (rng.random((120, 120)) < 0.1))
+
+
+def _hung_on(
+    graph: np.ndarray, rng: np.random.Generator, sizes: Iterable[int], heavy: float, decades: tuple[float, float]
+) -> np.ndarray:
+    """The graph whose first vertices form leaves and cliques of these sizes, with edges `heavy` times its top degree.
+
+    The edges of each to the rest are lighter by a factor within so many decades.
+    """
+    graph, heavy, first = graph.copy(), heavy * graph.sum(axis=1).max(), 0
+    for size in sizes:
+        own = slice(first, first + size)
+        graph[own, own] = 0
+        light = heavy * 10 ** rng.uniform(*decades) * size / graph[own].sum()
+        graph[own] *= light
+        graph[:, own] *= light
+        graph[own, own] = _symmetric(rng.uniform(0.5, 1.2, (size, size))) * heavy
+        first += size
+    return graph
 
 
 def _symmetric(weights: np.ndarray) -> np.ndarray:

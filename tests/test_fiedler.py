@@ -60,6 +60,24 @@ def test_the_papers_networks(sizes: tuple[int, ...], normalized: bool, dtype: st
         assert float(pair.ipr) < 0.02 if normalized else float(pair.ipr) > 0.9
 
 
+def test_units_that_grow_apart_as_in_training_take_no_more_products() -> None:
+    sizes = (3072, 50, 50, 50, 10)
+    graph = fj.graph_from_params(reference.chain_params(reference.random_kernels(sizes)))
+    products = []
+    # What finds heavy cliques near zero took up to 15 products here, so far above it.
+    for seed in (0, 18, 20, 36, 41, 48):
+        rng, kernels = np.random.default_rng(seed), reference.random_kernels(sizes, seed)
+        vector = jnp.zeros(sum(sizes))
+        for _ in range(3):
+            params = reference.chain_params(kernels)
+            cold, warm = (solve(graph, params, False, init) for init in (jnp.zeros_like(vector), vector))
+            products += [int(cold.iterations), int(warm.iterations)]
+            vector = warm.vector
+            rises = [np.outer(rng.normal(size=k.shape[0]), np.abs(rng.normal(size=k.shape[1]))) for k in kernels]
+            kernels = [k + 0.3 / np.sqrt(len(k)) * rise for k, rise in zip(kernels, rises, strict=True)]
+    assert max(products) <= 6
+
+
 def closed_forms() -> list[Any]:
     n = 12
     path, cycle, star, complete = nx.path_graph(n), nx.cycle_graph(n), nx.star_graph(n - 1), nx.complete_graph(n)

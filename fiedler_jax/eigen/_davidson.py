@@ -16,7 +16,7 @@ from fiedler_jax.eigen._basis import (
     rows_or_none,
     scattered_rows,
 )
-from fiedler_jax.eigen._corrections import corrections, is_vague, loosest, reach_of
+from fiedler_jax.eigen._corrections import corrections, is_uneven, is_vague, loosest, reach_of
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     APART,
@@ -68,9 +68,9 @@ _JOINED = 0.5
 # what was missed showed.
 _FURTHER = 4
 
-# Where targets lie within so many floors of zero, a row towards what is loose takes the place of the last correction,
-# and pairs may count as given by rows of `init` that joined. All values that were wrong for want of these rules lay so
-# low; with them further up too 3072 inputs took up to 11 products in training instead of 6.
+# Where targets lie within so many floors of zero, what is loose is waited for, and pairs may count as given by rows of
+# `init` that joined. All values that were wrong for want of these two rules lay so low; with them further up too 3072
+# inputs took up to 15 products in training instead of 6.
 _LOOSE_BELOW = 1000
 
 # So many products are made where the loosest of what is not developed may still come down to nothing. Of 3,678 solves
@@ -303,7 +303,7 @@ def _improve(
     developed = exhausted | found.lowest | shown
     chosen = _most_needed(operator, report, settled, shape)
     corrected = corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
-    corrected = jnp.concatenate([corrected[:-1], jnp.where(low, loose, corrected[-1:])])
+    corrected = jnp.concatenate([corrected[:-1], jnp.where(is_uneven(operator), loose, corrected[-1:])])
     return _State(
         basis=basis,
         products=products,
