@@ -93,7 +93,7 @@ def with_random_leaves(graph: nx.Graph, rng: np.random.Generator, leaves: int) -
 
 @BOTH
 @pytest.mark.parametrize("count", [50, pytest.param(400, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("leaves", [0, 8])
+@pytest.mark.parametrize("leaves", [pytest.param(0, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("kind", [path_like, grid_like, tree_like])
 def test_mixtures_of_few_eigenvectors_are_not_taken_for_the_answer_where_the_gap_is_small(
     kind: Callable[[np.random.Generator], nx.Graph], leaves: int, count: int, normalized: bool, dtype: str
@@ -130,8 +130,15 @@ def layered(rng: np.random.Generator, count: int) -> np.ndarray:
 
 @BOTH
 @pytest.mark.parametrize("count", [60, pytest.param(600, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("given", [(2,), (2, 3)])
-@pytest.mark.parametrize("kind", [complete, layered])
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (complete, (2, 3)),
+        (layered, (2,)),
+        pytest.param(complete, (2,), marks=pytest.mark.slow),
+        pytest.param(layered, (2, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_exact_higher_eigenvectors_are_not_taken_for_the_answer_where_its_neighbours_are_near(
     kind: Callable[[np.random.Generator, int], np.ndarray],
     given: tuple[int, ...],
@@ -255,7 +262,7 @@ def test_an_exact_mode_of_the_layers_is_not_taken_for_the_answer(layers: int, co
 
 
 @BOTH
-@pytest.mark.parametrize("given", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("given", [*(pytest.param(few, marks=pytest.mark.slow) for few in (1, 2)), 4])
 def test_start_rows_that_are_exact_higher_eigenvectors_do_not_hide_the_smallest(
     given: int, normalized: bool, dtype: str
 ) -> None:

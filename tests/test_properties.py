@@ -315,7 +315,7 @@ def test_a_fresh_direction_shows_lanczos_what_it_missed(net: int, kept: float, d
 
 
 @pytest.mark.crossed
-@both(25, 600)
+@both(15, 600)
 @BOTH
 @DTYPES
 def test_random_nets(dtype: str, normalized: bool, examples: int) -> None:

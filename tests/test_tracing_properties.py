@@ -49,7 +49,7 @@ MOVES: list[Callable[[Any, Any], Any]] = [
 
 # Rolling all the way round is made of empty parts.
 @example(moves=[lambda x, m: m.roll(x, WIDTH, axis=1)], seed=0)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(moves=st.lists(st.sampled_from(MOVES), min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_units_move_as_their_numbers_do(moves: list[Callable[[Any, Any], Any]], seed: int) -> None:
     def moved(x: Any, module: Any) -> Any:
