@@ -64,7 +64,7 @@ def test_units_that_grow_apart_as_in_training_take_no_more_products() -> None:
     sizes = (3072, 50, 50, 50, 10)
     graph = fj.graph_from_params(reference.chain_params(reference.random_kernels(sizes)))
     products = []
-    # What finds heavy cliques near zero took up to 15 products here, so far above it.
+    # The rules for values near zero took up to 16 products with these, which lie far above it.
     for seed in (0, 18, 20, 36, 41, 48):
         rng, kernels = np.random.default_rng(seed), reference.random_kernels(sizes, seed)
         vector = jnp.zeros(sum(sizes))
