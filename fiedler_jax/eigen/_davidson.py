@@ -69,9 +69,10 @@ _JOINED = 0.5
 _FURTHER = 4
 
 # Where targets lie within so many floors of zero, what is loose is waited for, and pairs may count as given by rows of
-# `init` that joined. All values that were wrong for want of these two rules lay so low; with them further up too 3072
-# inputs took up to 15 products in training instead of 6.
-_LOOSE_BELOW = 1000
+# `init` that joined. All values that were wrong for want of these two rules lay below 130, and none of 20,000 solves
+# with this limit was. With them further up too 3072 inputs took up to 15 products in training instead of 6, and 20531
+# inputs up to 16 instead of 10.
+_LOOSE_BELOW = 200
 
 # So many products are made where the loosest of what is not developed may still come down to nothing. Of 3,678 solves
 # of graphs with leaves, and heavy cliques that hang on them lightly, 40 were wrong in silence without a row towards
@@ -79,8 +80,9 @@ _LOOSE_BELOW = 1000
 # float32; tests/test_misleading_starts.py draws such ones). On paths the loosest never comes to an end.
 _LOOSE_PRODUCTS = 24
 
-# And so many where targets lie near zero: leaves, found at once, may be all that shows as yet. One of those 10,000 was
-# wrong without this rule, a couple of common degree that showed after five products.
+# And so many wherever targets lie so low: leaves, found at once, may be all that shows as yet. One of those 10,000 was
+# wrong without this rule, a couple of common degree that showed after five products; and one of 4,000
+# with less light ties, as long as it held within 32 floors only: its λ3, at 35, was taken for the answer.
 _LEAST_PRODUCTS = 8
 
 # Each time so many products have been made, and residuals are within so many floors, the lowest Ritz vectors are
@@ -298,7 +300,7 @@ def _improve(
     shown = _developed(operator, report, given, joined & low, wanted - 1, tol, settled, state.iterations)
     loose, falling = loosest(operator, ritz, state.basis, state.products, report, wanted)
     falling &= low
-    least = jnp.where(further < accuracy_floor(operator), _LEAST_PRODUCTS, 1)
+    least = jnp.where(low, _LEAST_PRODUCTS, 1)
     shown &= state.iterations >= jnp.where(falling, _LOOSE_PRODUCTS, least)
     developed = exhausted | found.lowest | shown
     chosen = _most_needed(operator, report, settled, shape)
