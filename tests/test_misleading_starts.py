@@ -1,6 +1,7 @@
 """Starts that hold higher eigenvectors and none of the Fiedler vector, as a level crossing in training leaves them."""
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 
@@ -231,6 +232,44 @@ def test_a_heavy_clique_is_found_far_above_zero(most: int, count: int, dtype: st
         return columns[:, 2 : 2 + few] @ rng.normal(size=few)
 
     assert_none_is_misled(graphs, mixture, False, dtype)
+
+
+def with_heavy_groups(rng: np.random.Generator) -> np.ndarray:
+    """A sparse network of 60-40-40-10 units; up to three groups in neighbouring layers hang on the rest lightly."""
+    sizes = (60, 40, 40, 10)
+    offsets = np.cumsum((0, *sizes))
+    kernels = [
+        np.abs(rng.normal(size=(a, b))) / a**0.5 * (rng.random((a, b)) < rng.choice([0.1, 0.3, 1]))
+        for a, b in itertools.pairwise(sizes)
+    ]
+    whole = reference.chain_adjacency(kernels)
+    top = whole.sum(axis=1).max()
+    for _ in range(rng.integers(1, 4)):
+        first = int(rng.integers(0, 3))
+        below = offsets[first] + rng.choice(sizes[first], rng.integers(1, 4), replace=False)
+        above = offsets[first + 1] + rng.choice(sizes[first + 1], rng.integers(1, 4), replace=False)
+        units = np.concatenate([below, above])
+        own = np.ix_(units, units)
+        heavy = top * rng.choice([0.3, 1, 3, 10])
+        whole[own] = 0
+        light = heavy * 10 ** rng.uniform(-4, -1) * len(units) / max(whole[units].sum(), 1e-30)
+        whole[units] *= light
+        whole[:, units] *= light
+        inside = np.triu(rng.uniform(0.5, 1.2, (len(units), len(units))), 1)
+        joined = (units[:, None] < offsets[first + 1]) != (units < offsets[first + 1])
+        whole[own] = (inside + inside.T) * joined * heavy
+    return whole
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(2000, marks=pytest.mark.slow)])
+def test_an_exact_higher_eigenvector_does_not_hide_a_heavy_group(count: int, dtype: str) -> None:
+    graphs = [with_heavy_groups(np.random.default_rng(seed)) for seed in [2626, *range(count)]]
+    # Once its λ3 lay more than a thousand floors above zero it was CONVERGED at that, 120 times as large.
+    farther = graphs[0].copy()
+    for unit in (41, 43):
+        farther[unit] *= 1.15
+        farther[:, unit] *= 1.15
+    assert_none_is_misled(np.array([farther, *graphs]), lambda columns: columns[:, 2], False, dtype)
 
 
 def balanced(rng: np.random.Generator, count: int, n: int) -> np.ndarray:
