@@ -73,7 +73,7 @@ def cliques(rng: np.random.Generator, decades: tuple[float, float] = (-5, -2.8))
     """120 vertices, a tenth of the pairs joined, on which leaves and heavy cliques hang by light edges.
 
     There are up to nine leaves and three cliques, of two to four vertices; their edges to the rest are lighter than
-    those inside the cliques by a factor within so many decades, some hundred to hundred thousand times.
+    those inside the cliques by a factor within so many decades, by default some hundred to hundred thousand times.
     """
     graph, heavy = _tenth(rng), rng.choice([0.1, 0.3, 1, 3])
     sizes = [*[1] * rng.integers(0, 10), *rng.choice([2, 2, 3, 4], rng.integers(1, 4))]

@@ -82,8 +82,8 @@ _LOOSE_PRODUCTS = 24
 
 # And so many where targets lie within so many floors of zero: leaves, found at once, may be all that shows as yet. One
 # of those 10,000 was wrong without this rule, a couple of common degree that showed after five products; and one of
-# 4,000 with less light ties, as long as it held within 32 floors only: its λ3, at 35, was taken for the answer. The
-# value of 20531 inputs lies 380 floors above zero, which five products are enough for.
+# 4,000 with less light ties, as long as it held within 32 floors only: its λ3, at 35, was taken for the answer. With
+# 20531 inputs, 380 floors above zero and more, four to six products do.
 _LEAST_PRODUCTS = 8
 _LEAST_BELOW = 200
 
