@@ -17,9 +17,9 @@ from fiedler_jax.eigen._basis import (
     scattered_rows,
 )
 from fiedler_jax.eigen._corrections import corrections, is_uneven, is_vague, loosest, reach_of
+from fiedler_jax.eigen._missing import LOOSE_PRODUCTS, Evidence, given_at_start, is_awaited, is_shown, lies_in
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
-    APART,
     Assessment,
     EigenResult,
     RitzReport,
@@ -30,23 +30,12 @@ from fiedler_jax.eigen._result import (
     conclude,
     default_tolerance,
     settled_residual,
-    stands_clear,
 )
-from fiedler_jax.eigen._rows import inner_products, lengths, squares
+from fiedler_jax.eigen._rows import lengths, squares
 
 # Fewer start rows than this are filled up with scattered ones. On half of a network, given parts of higher eigenvectors
 # and none of the Fiedler vector, two more of them led to none instead of two wrong values in 3,000 solves.
 _START_ROWS = 8
-
-# Ritz pairs of given start rows that are exact to this share of their value or of the diagonal, though no scattered row
-# took part, show nothing about what was missed; with vertices of a network's least degree the share is 1 / sqrt(fan).
-# Where two vertices of least degree hang together, and little on the rest, their sum is such a pair: of 4,000 graphs
-# with three such couples 78 were wrong in silence as long as only the share of its small value counted, and none now
-# (60 vertices, float32, combinatorial; tests/test_misleading_starts.py draws such ones).
-_NEARLY_EXACT = 0.01
-
-# A pair counts as given by start rows if scattered ones hold less than this share of it.
-_FOUND = 0.9
 
 # A row of `init` joins the basis when this share of it was found without it; then no eigenvector of about its value is
 # likely to be missing. Of 200 random networks of 100-75-75 units whose λ2 and λ3 differ by half a per cent, λ3's vector
@@ -55,37 +44,11 @@ _FOUND = 0.9
 # (tests/test_misleading_starts.py draws dense and layered ones).
 _SEEN = 0.999
 
-# A pair above the targets counts as given where more than this share of it lies in rows of `init` that joined. Given
-# the exact vectors of λ4 to λ6 when three values were asked for, λ4's of a heavy couple among vertices of least degree,
-# that value was missed in 11 of 1,200 sparse graphs without this rule, and in none of 2,000 with it (120 vertices,
-# float32; tests/test_misleading_starts.py draws such ones). With the row below and without this rule it was still
-# missed in one of 300 reorderings of such a graph.
-_JOINED = 0.5
-
 # So many pairs are corrected besides the targets: the guard, and what may come down furthest. With targets, guard and
 # one row of `init` they fill the block of eight. On 20531 inputs in training, combinatorial, three took up to 8
 # products and four take 4 or 5. Where all pairs of the basis were corrected, those that mislead turned sharp before
 # what was missed showed.
 _FURTHER = 4
-
-# What is loose is waited for where targets lie within so many floors of zero, or are rows of `init` that joined, and
-# within so many floors pairs may count as given by such rows. With the two rules everywhere 3072 inputs took up to 15
-# products in training instead of 6. With the wait near zero only, a layered graph was CONVERGED at its λ3, 120 times as
-# large, given that vector, in float64 too (tests/test_misleading_starts.py has it).
-_LOOSE_BELOW = 1000
-
-# So many products are made where the loosest of what is not developed may still come down to nothing. Of 3,678 solves
-# of graphs with leaves, and heavy cliques that hang on them lightly, 40 were wrong in silence without a row towards
-# these, one CONVERGED at 4.5 times its value. With it 6 of 10,000 were, and with this rule too none (120 vertices,
-# float32; tests/test_misleading_starts.py draws such ones). On paths the loosest never comes to an end.
-_LOOSE_PRODUCTS = 24
-
-# And so many where targets lie within so many floors of zero: leaves, found at once, may be all that shows as yet. One
-# of those 10,000 was wrong without this rule, a couple of common degree that showed after five products; and one of
-# 4,000 with less light ties, as long as it held within 32 floors only: its λ3, at 35, was taken for the answer. With
-# 20531 inputs, 380 floors above zero and more, four to six products do.
-_LEAST_PRODUCTS = 8
-_LEAST_BELOW = 200
 
 # Each time so many products have been made, and residuals are within so many floors, the lowest Ritz vectors are
 # multiplied anew: their products, mixed from others at each restart, drift from what the operator makes of them.
@@ -100,8 +63,7 @@ class _State(NamedTuple):
     """An orthonormal basis V (m, n), its products A V, what the one before gave, and what joins it next.
 
     Row 0 of V is the null vector, so that whatever is made orthogonal to V is orthogonal to it. Rows that do not exist
-    are zero. `given` are the lower ends of the Ritz pairs that were nearly exact from the start without the scattered
-    rows, else infinity; `waiting` says which rows of `init` have not joined.
+    are zero. `waiting` says which rows of `init` have not joined.
     """
 
     basis: jax.Array
@@ -109,12 +71,10 @@ class _State(NamedTuple):
     joining: jax.Array
     report: RitzReport
     found: Assessment
-    given: jax.Array
+    evidence: Evidence
     waiting: jax.Array
     developed: jax.Array
-    falling: jax.Array
     matvecs: jax.Array
-    iterations: jax.Array
     finite: jax.Array
     done: jax.Array
 
@@ -192,7 +152,7 @@ class Davidson:
         shape = _Shape(wanted, corrected, block, kept=max(block, self.basis_size - 1 - joining))
 
         def unfinished(state: _State) -> jax.Array:
-            return ~state.done & (state.iterations <= self.max_iterations)
+            return ~state.done & (state.evidence.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
             return _improve(operator, _expand(operator, state), scattered, init, shape, tol)
@@ -205,7 +165,7 @@ class Davidson:
             state.found,
             state.basis[1 : 1 + num],
             state.matvecs,
-            state.iterations,
+            state.evidence.iterations,
             finite=state.finite,
             complete=state.developed,
         )
@@ -221,12 +181,15 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, given: int, shape: _Sha
         joining=_filled([rows], shape.block),
         report=RitzReport(jnp.asarray(none) + absent_value(operator), jnp.asarray(none), jnp.asarray(none)),
         found=Assessment(jnp.asarray(none[: shape.wanted - 1]), *[jnp.zeros((), bool)] * 3),
-        given=jnp.full(shape.kept, jnp.inf, dtype),
+        evidence=Evidence(
+            given=jnp.full(shape.kept, jnp.inf, dtype),
+            joined=jnp.zeros(shape.kept, bool),
+            falling=jnp.zeros((), bool),
+            iterations=jnp.zeros((), jnp.int32),
+        ),
         waiting=jnp.ones(given, bool),
         developed=jnp.zeros((), bool),
-        falling=jnp.zeros((), bool),
         matvecs=jnp.zeros((), jnp.int32),
-        iterations=jnp.zeros((), jnp.int32),
         finite=jnp.ones((), bool),
         done=jnp.zeros((), bool),
     )
@@ -246,7 +209,7 @@ def _expand(operator: SymmetricOperator, state: _State) -> _State:
     return state._replace(
         basis=jnp.concatenate([basis, rows]),
         products=jnp.concatenate([jnp.where(anew, 0, state.products), operator.matvec(rows)]),
-        iterations=state.iterations + 1,
+        evidence=state.evidence._replace(iterations=state.evidence.iterations + 1),
     )
 
 
@@ -255,19 +218,20 @@ def _worn(operator: SymmetricOperator, state: _State) -> jax.Array:
 
     Not where values are rounding: the order in which they are held apart would be lost.
     """
+    iterations = state.evidence.iterations
     floor, residuals = accuracy_floor(operator), state.report.residuals[: len(state.found.error)]
     near = (jnp.max(residuals) <= _NEAR_THE_FLOOR * floor) & (state.report.values[0] > floor)
-    # What falls would be lost among the directions that are left behind: so were 3 of 6,799 of the cliques above, given
-    # higher eigenvectors or mixtures of them, and none of 7,872 with this rule.
-    near &= ~state.falling | (state.iterations > _LOOSE_PRODUCTS)
-    return near & (state.iterations > 0) & (jax.lax.rem(state.iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
+    # What falls would be lost among the directions that are left behind: so were 3 of 6,799 graphs with heavy cliques,
+    # given higher eigenvectors or mixtures of them, and none of 7,872 with this rule.
+    near &= ~state.evidence.falling | (iterations > LOOSE_PRODUCTS)
+    return near & (iterations > 0) & (jax.lax.rem(iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
 
 
 def _improve(
     operator: SymmetricOperator, state: _State, scattered: jax.Array, init: jax.Array, shape: _Shape, tol: float
 ) -> _State:
     """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join."""
-    wanted, kept = shape.wanted, shape.kept
+    wanted, kept, num = shape.wanted, shape.kept, shape.wanted - 1
     projected = state.basis @ state.products.T
     valid = (squares(state.basis) > 0.5) & (np.arange(len(state.basis)) > 0)
     fresh = valid[1 + kept :]
@@ -284,28 +248,27 @@ def _improve(
     residuals = lengths(rows)
     reach = reach_of(operator, values, rows)
     report = RitzReport(values, residuals, reach)
+    iterations = state.evidence.iterations
     # What a renewed basis left behind must have come back before anything is concluded from it.
-    whole = jnp.any(valid[: 1 + kept]) | (state.iterations == 1)
-    given = jnp.where(state.iterations == 1, _given(operator, report, vectors, _shares(scattered, basis)), state.given)
+    whole = jnp.any(valid[: 1 + kept]) | (iterations == 1)
+    at_start = given_at_start(operator, report, vectors, scattered, basis)
     parts = init @ state.basis.T
     seen = state.waiting & (squares(parts) >= _SEEN)
-    # Of rows that are not orthogonal to each other this is too much, which is on the safe side.
-    joined = squares(jnp.where(state.waiting[:, None], 0, parts @ mixing.T).T)[1:] >= _JOINED
+    joined = lies_in(jnp.where(state.waiting[:, None], 0, parts @ mixing.T)[:, 1:])
     # Only of as many pairs as are corrected: those above may stay vague to the end.
     vague = is_vague(operator, *(x[: shape.corrected] for x in (values, vectors, rows)))
     cautious = report._replace(reach=jnp.where(jnp.pad(vague, (0, kept - shape.corrected)), values, reach))
     # Where nothing is left to look at, nothing smaller can hide in a residual at the floor.
-    further = settled_residual(operator, values[: wanted - 1])
-    highest, floor = jnp.max(values[: wanted - 1]), accuracy_floor(operator)
-    settled = jnp.where(exhausted, floor, further)
-    found = assess(operator, cautious, wanted - 1, tol, exhausted, settled)
-    low = highest <= _LOOSE_BELOW * floor
-    shown = _developed(operator, report, given, joined & low, wanted - 1, tol, settled, state.iterations)
+    settled = jnp.where(exhausted, accuracy_floor(operator), settled_residual(operator, values[:num]))
+    found = assess(operator, cautious, num, tol, exhausted, settled)
     loose, falling = loosest(operator, ritz, state.basis, state.products, report, wanted)
-    falling &= low | jnp.any(joined[: wanted - 1])
-    least = jnp.where(highest <= _LEAST_BELOW * floor, _LEAST_PRODUCTS, 1)
-    shown &= state.iterations >= jnp.where(falling, _LOOSE_PRODUCTS, least)
-    developed = exhausted | found.lowest | shown
+    evidence = Evidence(
+        given=jnp.where(iterations == 1, at_start, state.evidence.given),
+        joined=joined,
+        falling=falling & is_awaited(operator, values[:num], joined[:num]),
+        iterations=iterations,
+    )
+    developed = exhausted | found.lowest | is_shown(operator, report, evidence, num, tol, settled)
     chosen = _most_needed(operator, report, settled, shape)
     corrected = corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
     corrected = jnp.concatenate([corrected[:-1], jnp.where(is_uneven(operator), loose, corrected[-1:])])
@@ -316,12 +279,10 @@ def _improve(
         joining=_filled([corrected, state.basis[1 : 1 + wanted], jnp.where(seen[:, None], init, 0)], shape.block),
         report=report,
         found=found,
-        given=given,
+        evidence=evidence,
         waiting=state.waiting & ~seen,
         developed=developed,
-        falling=falling,
         matvecs=state.matvecs + jnp.sum(fresh, dtype=jnp.int32),
-        iterations=state.iterations,
         finite=finite,
         # A basis that holds all there is may leave more than the floor, which a second look at it takes away.
         done=stuck | ~finite | (developed & (found.accurate | found.resolved) & whole),
@@ -355,47 +316,3 @@ def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> jax
     mixing = jnp.where(exists[:, None], ritz.coefficients.T[: shape.kept], 0)
     # The null vector stays as it is, and nothing takes rounding from it.
     return jnp.pad(mixing[:, 1:], ((1, 0), (1, 0))).at[0, 0].set(1)
-
-
-def _shares(rows: jax.Array, basis: jax.Array) -> jax.Array:
-    """How much of each row of the basis but the first lies in the span of these rows, taken as orthogonal."""
-    parts = (rows @ basis[1:].T) ** 2
-    return jnp.sum(parts / jnp.maximum(squares(rows), jnp.finfo(rows.dtype).tiny)[:, None], axis=0)
-
-
-def _given(operator: SymmetricOperator, report: RitzReport, vectors: jax.Array, share: jax.Array) -> jax.Array:
-    """The lower ends of pairs that are nearly exact though only this share of each was found."""
-    values, residuals, _ = report
-    close = operator.tolerance_scale(values) * values
-    # Beside a value far below the diagonal a residual may be long that the first correction takes away.
-    scale = jnp.maximum(close, inner_products(operator.diagonal * vectors, vectors))
-    near = residuals <= jnp.maximum(_NEARLY_EXACT * scale, accuracy_floor(operator))
-    near &= (values < absent_value(operator) / 2) & (share < _FOUND)
-    # A little lower still, since rounding may move the pair in later bases.
-    return jnp.where(near, values - residuals - 1e-3 * close - accuracy_floor(operator), jnp.inf)
-
-
-def _developed(
-    operator: SymmetricOperator,
-    report: RitzReport,
-    given: jax.Array,
-    joined: jax.Array,
-    num: int,
-    tol: float,
-    settled: jax.Array,
-    iterations: jax.Array,
-) -> jax.Array:
-    """Whether what was not given shows itself: all pairs up to the first such one are sharp and clear of the targets.
-
-    Where none was given or joined that is the guard, and how far it must be clear is no matter here; where start rows
-    gave some it also takes a second product, as the scattered rows alone show where most eigenvalues lie and not the
-    smallest.
-    """
-    values, none_given = report.values, jnp.all(jnp.isinf(given))
-    number = np.arange(len(values))
-    # More pairs lie up to these than were given.
-    shown = ~joined & (number >= num) & (number >= jnp.sum(given <= values[:, None], axis=1))
-    first = jnp.min(jnp.where(shown, number, len(values)))
-    clear = stands_clear(operator, report, num, tol, settled, apart=jnp.where(none_given & (first == num), 0, APART))
-    above = (number >= num) & (number <= first)
-    return (none_given | (iterations > 1)) & jnp.all(clear | ~above) | (first == len(values))
