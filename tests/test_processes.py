@@ -1,4 +1,4 @@
-"""Two processes on one machine, four devices each, train to the numbers of one device."""
+"""Two processes on one machine, four devices each, train to the numbers of one device; any two lower one program."""
 
 import itertools
 import socket
@@ -43,3 +43,10 @@ def test_the_numbers_are_those_of_one_device(found: list[dict[str, Any]]) -> Non
         scale = np.max(np.abs(np.asarray(alone)))
         assert np.max(np.abs(np.array(kernel) - np.asarray(alone))) < 1e-5 * scale
         assert np.max(np.abs(start - np.asarray(alone))) > 1e-2 * scale
+
+
+def test_another_process_lowers_the_same_programs() -> None:
+    # So it finds them in JAX's persistent cache. Strings have other hashes there, and a set of them another order.
+    first, second = launching.run_together(1, [("tests/lowering.py",)] * 2)
+    assert first == second
+    assert len(set(first.values())) == 4

@@ -1,4 +1,4 @@
-"""Compile times are those of a first time: nothing traced, compiled or kept in a file before shortens them."""
+"""Compile times are those of a first time, which nothing before shortens, or of a second one with a cache."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from benchmarks._compiling import compiled_anew
+from benchmarks._compiling import compiled_again, compiled_anew
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -52,3 +52,17 @@ def test_the_persistent_cache_gives_and_takes_nothing_and_stays_on(cache_folder:
     assert set(cache_folder.iterdir()) == before
     jax.jit(lambda x: jnp.cos(x) + 7)(jnp.ones(3))
     assert set(cache_folder.iterdir()) > before
+
+
+@pytest.mark.parametrize(("least_seconds", "fetched"), [(0.0, 2), (100.0, 0)])
+def test_a_second_time_fetches_what_the_first_one_kept(
+    cache_folder: Path, least_seconds: float, fetched: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least_seconds)
+    with jax.log_compiles(True):
+        seconds = compiled_again(jax.jit(lambda x: jnp.cos(x) + 8), jnp.ones(3), times=2)
+    assert sum("Persistent compilation cache hit" in record.message for record in caplog.records) == fetched
+    assert 0 < seconds < 60
+    assert not any(cache_folder.iterdir())
+    jax.jit(lambda x: jnp.cos(x) + 9).lower(jnp.ones(3)).compile()
+    assert any(cache_folder.iterdir()) == (fetched > 0)

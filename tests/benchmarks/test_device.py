@@ -45,7 +45,12 @@ def test_the_record_says_what_was_measured_on_what(record: dict[str, Any]) -> No
     assert len(set(names)) == len(names)
     assert all(one["value"] == one["value"] for one in record["figures"])
     for kind in ("normalized", "combinatorial"):
-        for what in ("step with refreshes", "step between refreshes", "first step compiled"):
+        for what in (
+            "step with refreshes",
+            "step between refreshes",
+            "first step compiled",
+            "first step, persistent cache",
+        ):
             assert (f"{what}, bfloat16, {kind}", "x weight decay") in names
         assert (f"cold solve, bfloat16, {kind}", "block products") in names
     assert not any("float32" in name for name, _ in names)
