@@ -32,19 +32,18 @@ def canonical_path(key_path: Iterable[Any]) -> Path:
 
     An `nnx.Variable` adds an attribute ``value`` below the leaf in `tx.init` but not in `tx.update`, and linen's
     ``model.init`` puts the parameters below a collection ``params`` that optimizers usually do not see: both are
-    dropped.
+    dropped. A key with slashes, as in flattened trees and Haiku's, is as many names as it has parts.
     """
     keys = tuple(key_path)
     if len(keys) > 1 and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
         keys = keys[:-1]
-    names = tuple(_key_name(key) for key in keys)
+    names = tuple(part for key in keys for part in _key_name(key).split("/") if part)
     return names[1:] if len(names) > 1 and names[0] == _COLLECTION else names
 
 
 def parse_path(path: str | Iterable[Any]) -> Path:
     """The canonical path of a leaf that a user named, as ``"Dense_0/kernel"`` or ``("Dense_0", "kernel")``."""
-    names = tuple(path.strip("/").split("/")) if isinstance(path, str) else tuple(str(name) for name in path)
-    return canonical_path(DictKey(name) for name in names)
+    return canonical_path(DictKey(name) for name in ([path] if isinstance(path, str) else path))
 
 
 def is_masked(leaf: Any) -> bool:
@@ -71,5 +70,10 @@ def natural_key(path: Path) -> tuple[Any, ...]:
 
 
 def display(path: Path) -> str:
-    """A path as users write it."""
+    """A path as users write it; empty where the tree is a single array."""
     return "/".join(path)
+
+
+def named(path: Path) -> str:
+    """A path in a message."""
+    return display(path) or "the whole tree"

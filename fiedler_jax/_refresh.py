@@ -1,6 +1,7 @@
 """What the transformations share: a penalty frozen from one refresh to the next, and its state."""
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -10,17 +11,19 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from fiedler_jax._paths import Path, canonical_path, is_masked
+from fiedler_jax._paths import Path, canonical_path, is_masked, named
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
-from fiedler_jax.errors import HyperparameterError, MissingParamsError
+from fiedler_jax.eigen._result import is_whole
+from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, KernelMismatchError, MissingParamsError
 from fiedler_jax.fiedler import (
     block_coefficients,
     check_num_eigenvalues,
+    check_solver,
     coefficient_rows,
     laplacian_eigenpairs,
 )
-from fiedler_jax.graph import NetworkGraph, compute_dtype, edge_blocks, graph_from_params, kernel_leaves
+from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, graph_from_params, kernel_leaves
 from fiedler_jax.laplacian import Laplacian, laplacian
 
 Scheduled = jax.typing.ArrayLike | optax.Schedule
@@ -114,10 +117,13 @@ class Penalty:
     learning_rate: Scheduled = 1.0
 
     def __post_init__(self) -> None:
-        if self.scale not in ("vertices", "unit"):
+        if self.graph is not None:
+            check_graph(self.graph)
+        check_solver(self.solver)
+        if not isinstance(self.scale, str) or self.scale not in ("vertices", "unit"):
             raise HyperparameterError(f"scale must be 'vertices' or 'unit', not {self.scale!r}.")
         every = self.refresh_every
-        if not (every == "auto" if isinstance(every, str) else _is_whole(every)):
+        if not (every == "auto" if isinstance(every, str) else _is_interval(every)):
             raise HyperparameterError(f"refresh_every must be an integer of at least 1 or 'auto', not {every!r}.")
         _check_scheduled("strength", self.strength, "it must be a finite number (a negative one is allowed).")
         _check_scheduled(
@@ -153,9 +159,17 @@ class Penalty:
             del extra_args
             if params is None:
                 raise MissingParamsError(f"{self.name} needs the parameters. Call tx.update(updates, state, params).")
+            self._check_state(state)
             return on_automatic_axes(at_once, updates, state, params, self._now(state), placed_like=updates)
 
         return optax.GradientTransformationExtraArgs(self.init, update)
+
+    def _check_state(self, state: Any) -> None:
+        if not isinstance(state, FiedlerPenaltyState):
+            raise ArgumentTypeError(
+                f"{self.name} got {type(state).__name__} as its state, not the FiedlerPenaltyState of tx.init(params). "
+                "A restored state takes its structure from that."
+            )
 
     def _now(self, state: FiedlerPenaltyState) -> _Now:
         every = self.refresh_every
@@ -168,6 +182,11 @@ class Penalty:
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
         params = jax.lax.stop_gradient(params)
         net = self._network(params)
+        if state.vectors.shape != (self._num, net.num_vertices):
+            raise KernelMismatchError(
+                f"The state of {self.name} has vectors of shape {state.vectors.shape}, but {self._num} of "
+                f"{net.num_vertices} vertices are needed. Make a new state with tx.init(params)."
+            )
         every = self.refresh_every
         if isinstance(every, int) and every == 1:
             state = self._refreshed(net, params, state)
@@ -204,7 +223,17 @@ class Penalty:
 
 
 def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: dict[Path, Any]) -> optax.Updates:
-    """Updates with those of kernels changed: ``change(update, *what each of by_path holds for it)``."""
+    """Updates with those of kernels changed: ``change(update, *what each of by_path holds for it)``.
+
+    Raises:
+        KernelMismatchError: a kernel has no update; one of None is passed over, as Optax does.
+    """
+    held = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda leaf: leaf is None or is_masked(leaf))[0]
+    missing = [named(path) for path in by_path[0] if path not in {canonical_path(key_path) for key_path, _ in held}]
+    if missing:
+        raise KernelMismatchError(
+            f"The updates hold nothing for {missing[0]}, a kernel of the graph. They need the parameters' structure."
+        )
 
     def at_leaf(key_path: Any, update: Any) -> Any:
         path = canonical_path(key_path)
@@ -215,17 +244,26 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
 
 def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float = -np.inf) -> None:
     first: Any = value(jnp.zeros((), jnp.int32)) if callable(value) else value
-    if not isinstance(first, Tracer) and not (np.isfinite(first) and first >= least):
+    if not _is_real(first) or (not isinstance(first, Tracer) and not (np.isfinite(first) and first >= least)):
         what = f"The {name} schedule's first value" if callable(value) else name
         raise HyperparameterError(f"{what} is {first}; {requirement}")
+
+
+def _is_real(value: Any) -> bool:
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return value.ndim == 0 and value.dtype.kind != "c"
+    return isinstance(value, numbers.Real)
 
 
 def _at(count: jax.Array, value: Scheduled, dtype: Any) -> jax.Array:
     return jnp.asarray(value(count) if callable(value) else value, dtype)
 
 
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, Tracer) or (number == int(number) and number >= 1)
+def _is_interval(number: Any) -> bool:
+    if isinstance(number, Tracer):
+        return True
+    number = number.item() if isinstance(number, jax.Array | np.ndarray) and number.ndim == 0 else number
+    return is_whole(number) and int(number) >= 1
 
 
 def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) -> FiedlerPenaltyState:

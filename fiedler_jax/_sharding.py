@@ -12,9 +12,12 @@ from jax.sharding import PartitionSpec as P
 def on_automatic_axes(compute: Callable[..., Any], *args: Any, placed_like: Any = None) -> Any:
     """``compute(*args)``, also where types name shardings (explicit mode), which then holds around the call only.
 
+    So do stricter rules of promotion than JAX's default, under which whoever debugs a model may run it.
+
     Results are whole on every device; with `placed_like`, a tree of arrays, there are two, of which the first has that
     structure and lies as it does.
     """
+    compute = jax.numpy_rank_promotion("allow")(jax.numpy_dtype_promotion("standard")(compute))
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(args)]
     mesh = next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
     if mesh is None:

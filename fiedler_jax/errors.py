@@ -83,6 +83,13 @@ class CertificateSizeError(FiedlerError):
     """
 
 
+class ArgumentTypeError(FiedlerError, TypeError):
+    """Something else was given where a graph, a Laplacian, a solver or an optimizer state belongs.
+
+    The message says what was expected and where it comes from; often two arguments changed places.
+    """
+
+
 class HyperparameterError(FiedlerError):
     """A setting of a solver or of a transformation lies outside its range."""
 

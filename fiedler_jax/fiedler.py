@@ -13,9 +13,11 @@ from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
-from fiedler_jax.errors import HyperparameterError, VectorError
+from fiedler_jax.eigen._operator import power_of_two
+from fiedler_jax.eigen._result import in_units, is_whole
+from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, NoFiedlerValueError, VectorError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
-from fiedler_jax.laplacian import Laplacian, Range, laplacian
+from fiedler_jax.laplacian import Laplacian, Range, check_laplacian, laplacian
 
 # What stands for a zero weight where the derivative with respect to its magnitude is asked for.
 _NUDGE = 1e-19
@@ -105,9 +107,11 @@ def fiedler_pair(
     Returns:
         The pair. Look at `converged` (or `status`): under jit nothing is raised. The derivative of the value is that
         of the Rayleigh quotient with the vector held fixed (Hellmann–Feynman), exact for a simple λ2; other fields
-        have none.
+        have none. Only the first: a second one would need that of the vector.
 
     Raises:
+        ArgumentTypeError: the Laplacian or the solver is none.
+        NoFiedlerValueError: the graph has no vertices.
         VectorError: `init` does not have one entry per vertex.
 
     Source: M. Fiedler, "Algebraic connectivity of graphs", Czech. Math. J. 23 (1973).
@@ -159,6 +163,8 @@ def laplacian_eigenpairs(
         coincide, as long as λ(k+2) does not. One status stands for all pairs.
 
     Raises:
+        ArgumentTypeError: the Laplacian or the solver is none.
+        NoFiedlerValueError: the graph has no vertices.
         VectorError: `init` does not have one entry per vertex.
         HyperparameterError: `num_eigenvalues` is not a positive integer.
 
@@ -169,6 +175,10 @@ def laplacian_eigenpairs(
         [1. 1. 3.]
     """
     num = check_num_eigenvalues(num_eigenvalues)
+    check_laplacian(lap)
+    check_solver(solver)
+    if not lap.num_vertices:
+        raise NoFiedlerValueError("The graph has no vertices, so there is no Fiedler value. See its summary().")
     if init is not None:
         _check_vectors(init, lap.num_vertices)
     solve = functools.partial(_solve, solver=solver, ignore_isolated=ignore_isolated, num=num)
@@ -178,12 +188,20 @@ def laplacian_eigenpairs(
 
 def check_num_eigenvalues(num_eigenvalues: int) -> int:
     """The number of eigenvalues; HyperparameterError unless it is a static positive integer."""
-    if isinstance(num_eigenvalues, jax.Array) or num_eigenvalues != int(num_eigenvalues) or num_eigenvalues < 1:
+    if not is_whole(num_eigenvalues) or num_eigenvalues < 1:
         raise HyperparameterError(
             f"num_eigenvalues must be a positive Python integer, not {num_eigenvalues}. Under optax.inject_hyperparams "
             'list it in static_args="num_eigenvalues".'
         )
     return int(num_eigenvalues)
+
+
+def check_solver(solver: Any) -> None:
+    """Raise ArgumentTypeError unless it has the method of a `Solver`."""
+    if isinstance(solver, type) or not callable(getattr(solver, "solve", None)):
+        raise ArgumentTypeError(
+            f"The solver must be one of fiedler_jax.eigen with its settings, such as fj.Davidson(), not {solver!r}."
+        )
 
 
 def fiedler_value(
@@ -198,11 +216,14 @@ def fiedler_value(
     """The Fiedler value λ2 of a network, a differentiable scalar for use inside a loss; or the sum of λ2 to λ(k+1).
 
     Its derivative with respect to an edge weight is ``(v_i - v_j)²`` (combinatorial), or
-    ``(y_i - y_j)² - λ2 (y_i² + y_j²)`` with ``y = D^-1/2 v`` (normalized). Each call solves from scratch; in a
-    training loop `add_fiedler_penalty` is faster. The sum of several eigenvalues (`num_eigenvalues`) keeps a derivative
-    after the graph has fallen apart once, and does not follow one localized vertex.
+    ``(y_i - y_j)² - λ2 (y_i² + y_j²)`` with ``y = D^-1/2 v`` (normalized). The vector is held fixed, so a second
+    derivative is not that of λ2. Each call solves from scratch, and nothing says whether it converged, as in
+    `fiedler_pair`; in a training loop `add_fiedler_penalty` is faster. The sum of several eigenvalues
+    (`num_eigenvalues`) keeps a derivative after the graph has fallen apart once, and does not follow one localized
+    vertex.
 
     Raises:
+        ArgumentTypeError: the graph or the solver is none.
         HyperparameterError: `num_eigenvalues` is not a positive integer.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.
@@ -293,7 +314,8 @@ def l1_coefficients(
         return leaf_coefficients(graph, leaves, weights)[0], None
 
     leaves, values = kernel_leaves(graph, params), coefficient_values(lap, rows)
-    by_leaf, _ = on_automatic_axes(at_kernels, leaves, coefficient_rows(lap, rows), values, placed_like=leaves)
+    weighing = on_automatic_axes(coefficient_rows, lap, rows)
+    by_leaf, _ = on_automatic_axes(at_kernels, leaves, weighing, values, placed_like=leaves)
     zero = jnp.zeros((), lap.dtype)
     return jax.tree_util.tree_map_with_path(lambda key_path, _: by_leaf.get(canonical_path(key_path), zero), params)
 
@@ -340,9 +362,9 @@ def block_coefficients(graph: NetworkGraph, rows: jax.Array, values: jax.Array) 
     ranges = graph.ranges
 
     def of_block(source: Range, target: Range, shape: tuple[int, ...]) -> jax.Array:
-        y = replicated(rows[:, slice(*source)]).reshape(-1, *shape[:-1], 1)
-        z = replicated(rows[:, slice(*target)]).reshape(-1, *shape[:-2], 1, shape[-1])
-        weight = values.reshape(-1, *[1] * len(shape))
+        y = replicated(rows[:, slice(*source)]).reshape(len(rows), *shape[:-1], 1)
+        z = replicated(rows[:, slice(*target)]).reshape(len(rows), *shape[:-2], 1, shape[-1])
+        weight = values.reshape(len(rows), *[1] * len(shape))
         return jnp.sum((y - z) ** 2 - (weight * y**2 + weight * z**2), axis=0)
 
     # A self-loop drops out of the Laplacian, whatever its coefficient would be.
@@ -368,21 +390,24 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
     given = [] if init is None else [jnp.atleast_2d(init)]
     half = fold(lap, num, ignore_isolated)
     if half is None:
-        operator = _operator(lap, ignore_isolated)
+        unit = jnp.ones((), lap.dtype) if lap.normalized else power_of_two(lap.upper_bound)
+        operator = _operator(lap, ignore_isolated, unit)
         start = joined(start_rows(lap, operator.support), operator.support, lap.dtype)
-        return solver.solve(operator, num, init=joined(given, operator.support, lap.dtype), start=start)
+        given = joined(given, operator.support, lap.dtype)
+        return in_units(solver.solve(operator, num, init=given, start=start), unit)
     start = joined(half_start_rows(lap, half), half.support, lap.dtype)
     given = joined([half.restrict(rows) for rows in given], half.support, lap.dtype)
     return half.lift(solver.solve(half.operator, num, init=given, start=start))
 
 
-def _operator(lap: Laplacian, ignore_isolated: bool) -> SymmetricOperator:
+def _operator(lap: Laplacian, ignore_isolated: bool, unit: jax.Array) -> SymmetricOperator:
+    """The Laplacian in a unit near its largest eigenvalue, in which no square of a residual under- or overflows."""
     connected = lap.connected.astype(lap.dtype)
     constant_on_edges = connected * jax.lax.rsqrt(jnp.maximum(jnp.sum(connected), 1))
     return SymmetricOperator(
-        matvec=lap.matvec,
-        diagonal=lap.diagonal,
-        upper_bound=lap.upper_bound,
+        matvec=lambda rows: lap.matvec(rows) / unit,
+        diagonal=lap.diagonal / unit,
+        upper_bound=lap.upper_bound / unit,
         null_vector=constant_on_edges if ignore_isolated and not lap.normalized else lap.null_vector,
         support=lap.connected if ignore_isolated else jnp.ones_like(lap.connected),
     )

@@ -13,9 +13,10 @@ import numpy as np
 from fiedler_jax._arrangement import Arrangement, arranged
 from fiedler_jax._chain import order_chain
 from fiedler_jax._effective import evaluate
-from fiedler_jax._paths import Path, display, is_masked, leaf_shape, leaves_by_path, natural_key, parse_path
+from fiedler_jax._paths import Path, display, is_masked, leaf_shape, leaves_by_path, named, natural_key, parse_path
 from fiedler_jax._report import summary, to_dot
 from fiedler_jax.errors import (
+    ArgumentTypeError,
     EdgeError,
     KernelMismatchError,
     MaskedKernelError,
@@ -190,7 +191,7 @@ def graph_from_params(params: Any) -> NetworkGraph:
         # A mask may hide a whole subtree at once, of which only the path is left.
         if is_masked(leaf) and path[-1:] not in [(name,) for name in _REASONS]:
             raise MaskedKernelError(
-                f"The mask hides {display(path)}, which is or may hold a kernel. Let the mask include every kernel, or "
+                f"The mask hides {named(path)}, which is or may hold a kernel. Let the mask include every kernel, or "
                 "pass the graph of the visible ones, built from the whole parameters with fj.graph_from_edges."
             )
     kernels = sorted((path for path in leaves if path[-1:] == ("kernel",)), key=natural_key)
@@ -209,8 +210,11 @@ def graph_from_params(params: Any) -> NetworkGraph:
                 "fj.graph_from_edges(params, [('Dense_0/kernel', 'source', 'target'), ...])."
             )
     chain = order_chain({path: leaf_shape(leaves[path]) for path in kernels})
-    names = ["input", *(display(path[:-1]) or display(path) for path in chain)]
-    return graph_from_edges(params, list(zip(chain, names[:-1], names[1:], strict=True)))
+    layers = [display(path[:-1]) or display(path) for path in chain]
+    inputs = "input"
+    while inputs in layers:
+        inputs += "s"
+    return graph_from_edges(params, list(zip(chain, [inputs, *layers[:-1]], layers, strict=True)))
 
 
 def graph_from_edges(params: Any, edges: Iterable[tuple[str | Iterable[Any], str, str]]) -> NetworkGraph:
@@ -244,9 +248,11 @@ def graph_from_edges(params: Any, edges: Iterable[tuple[str | Iterable[Any], str
         if not isinstance(edge, Sequence) or isinstance(edge, str) or len(edge) != 3:
             raise EdgeError(f"An edge block is a triple (kernel path, source group, target group), not {edge!r}.")
         kernel, source, target = edge
+        if not (isinstance(kernel, Iterable) and isinstance(source, str) and isinstance(target, str)):
+            raise EdgeError(f"A path and two names of groups are strings (a path a tuple of them, too), not {edge!r}.")
         path = parse_path(kernel)
         if path not in leaves or is_masked(leaves[path]):
-            raise EdgeError(f"No leaf {display(path)!r} among {_names(leaves, near=path)}.")
+            raise EdgeError(f"No leaf {named(path)!r} among {_names(leaves, near=path)}.")
         shape = leaf_shape(leaves[path])
         if len(shape) != 2:
             raise EdgeError(f"{display(path)} has shape {shape}; an edge block needs a 2-D leaf (rows, columns).")
@@ -273,13 +279,24 @@ def kernel_leaves(graph: NetworkGraph, params: Any) -> dict[Path, Any]:
     """The parameter leaves that the edge blocks are made of, checked against the graph.
 
     Raises:
+        ArgumentTypeError: the graph is none.
         KernelMismatchError: a kernel is missing, has another shape, or is not real.
         MaskedKernelError: `optax.masked` hides a kernel.
     """
+    check_graph(graph)
     leaves = leaves_by_path(params)
     return {
         path: _checked_kernel(path, shape, leaves) for block in graph.blocks for path, shape in block.leaves.items()
     }
+
+
+def check_graph(graph: Any) -> None:
+    """Raise ArgumentTypeError unless it is a `NetworkGraph`."""
+    if not isinstance(graph, NetworkGraph):
+        raise ArgumentTypeError(
+            f"The graph must be a NetworkGraph, not {type(graph).__name__}. Build it with fj.graph_from_params, "
+            "fj.graph_from_model or fj.graph_from_edges; it comes before the parameters."
+        )
 
 
 def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
@@ -343,7 +360,7 @@ def _upcast(leaves: dict[Path, Any]) -> dict[Path, jax.Array]:
 
 def compute_dtype(kernels: Iterable[Any]) -> jnp.dtype:
     """The dtype to compute in: at least float32, and float64 where any kernel is."""
-    return jnp.result_type(jnp.float32, *(kernel.dtype for kernel in kernels))
+    return jnp.result_type(jnp.float64 if any(kernel.dtype == jnp.float64 for kernel in kernels) else jnp.float32)
 
 
 def without_diagonal(weights: jax.Array, joins_itself: bool) -> jax.Array:
@@ -357,7 +374,7 @@ def _magnitude(weights: jax.Array) -> jax.Array:
 
 
 def _checked_kernel(path: Path, shape: tuple[int, ...], leaves: dict[Path, Any]) -> Any:
-    name = display(path)
+    name = named(path)
     if path not in leaves:
         raise KernelMismatchError(
             f"The graph has edges from {name} of shape {shape}, but the parameters hold only "
@@ -386,9 +403,9 @@ def reason_by_name(path: Path) -> str | None:
 
 def _names(leaves: dict[Path, Any], near: Path | None = None) -> str:
     """A readable list of leaves, the ones most like `near` first."""
-    names = [display(path) for path in sorted(leaves, key=natural_key)]
+    names = [named(path) for path in sorted(leaves, key=natural_key)]
     if near is not None:
-        close = difflib.get_close_matches(display(near), names, n=3)
+        close = difflib.get_close_matches(named(near), names, n=3)
         names = close + [name for name in names if name not in close]
     shown = ", ".join(names[:8]) or "no leaves at all"
     return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")

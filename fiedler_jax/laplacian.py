@@ -10,8 +10,8 @@ import numpy as np
 from jax.core import Tracer
 
 from fiedler_jax._sharding import on_automatic_axes, replicated
-from fiedler_jax.errors import AdjacencyError
-from fiedler_jax.graph import NetworkGraph, edge_blocks, without_diagonal
+from fiedler_jax.errors import AdjacencyError, ArgumentTypeError
+from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, without_diagonal
 
 Range = tuple[int, int]
 
@@ -88,12 +88,12 @@ class Laplacian:
     @property
     def upper_bound(self) -> jax.Array:
         """An upper bound of the largest eigenvalue: 2 if normalized, else twice the largest degree."""
-        return jnp.asarray(2, self.dtype) if self.normalized else 2 * jnp.max(self.degrees)
+        return jnp.asarray(2, self.dtype) if self.normalized else 2 * jnp.max(self.degrees, initial=0)
 
     @property
     def null_vector(self) -> jax.Array:
         """The unit vector of eigenvalue 0: constant, or proportional to the roots of the degrees if normalized."""
-        constant = jnp.full_like(self.degrees, self.num_vertices**-0.5)
+        constant = jnp.full_like(self.degrees, max(self.num_vertices, 1) ** -0.5)
         if self.normalized:
             root = self.degrees * self.inverse_root_degrees
             squared = jnp.vdot(root, root, precision="highest")
@@ -119,8 +119,7 @@ class Laplacian:
         The sum over edges of ``a_ij (y_i - y_j)²``, with ``y = x`` or ``y = D^-1/2 x`` if normalized. Each term is
         nonnegative, so nothing cancels: small values come out with full relative accuracy, unlike ``x · (L x)``.
         """
-        y = self.inverse_root_degrees * x if self.normalized else x
-        return on_automatic_axes(Laplacian._edge_sum if y.ndim == 1 else _row_by_row, self, y)
+        return on_automatic_axes(Laplacian._edge_form, self, x)
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.
@@ -149,6 +148,10 @@ class Laplacian:
             [product_with_block(x[..., slice(*where.target)], block, transposed=True) for block, where in pairs],
         )
 
+    def _edge_form(self, x: jax.Array) -> jax.Array:
+        y = self.inverse_root_degrees * x if self.normalized else x
+        return self._edge_sum(y) if y.ndim == 1 else _row_by_row(self, y)
+
     def _edge_sum(self, y: jax.Array) -> jax.Array:
         by_row = []
         for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
@@ -176,6 +179,7 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
         A matrix-free operator, differentiable with respect to the parameters, also at zero weights and dead units.
 
     Raises:
+        ArgumentTypeError: the graph is none.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.
 
@@ -188,6 +192,7 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
         >>> print(lap.degrees)
         [3. 1. 2.]
     """
+    check_graph(graph)
     ranges = graph.ranges
     # Kernels that join the same units, such as the gates of a cell, are one block from here on.
     sums: dict[tuple[Placement, tuple[int, ...]], jax.Array] = {}
@@ -207,7 +212,7 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
         normalized: as in `laplacian`; combinatorial by default, as in SciPy and NetworkX.
 
     Raises:
-        AdjacencyError: not square, and (outside jit) not symmetric or with a negative entry.
+        AdjacencyError: not a dense real square matrix, and (outside jit) not symmetric or with a negative entry.
 
     Example:
         >>> import jax.numpy as jnp, fiedler_jax as fj
@@ -215,14 +220,30 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
         >>> print(f"{fj.fiedler_pair(fj.laplacian_from_adjacency(star)).value:.4f}")
         1.0000
     """
+    if not isinstance(adjacency, jax.Array | np.ndarray | Sequence):
+        raise AdjacencyError(
+            f"An adjacency is a dense array (n, n), not {type(adjacency).__name__}. Make one of a sparse matrix "
+            "with its toarray() or todense()."
+        )
+    if np.iscomplexobj(adjacency):
+        raise AdjacencyError("An adjacency holds real weights, not complex ones. Take absolute values first.")
     if np.ndim(adjacency) != 2 or np.shape(adjacency)[0] != np.shape(adjacency)[1]:
         raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {np.shape(adjacency)}.")
     if not isinstance(adjacency, Tracer):
         _check_adjacency(np.asarray(adjacency))
     weights = jnp.asarray(adjacency)
-    weights = without_diagonal(weights.astype(jnp.result_type(jnp.float32, weights.dtype)), True)
+    weights = without_diagonal(weights.astype(compute_dtype([weights])), True)
     whole = (0, len(weights))
     return _from_blocks((weights,), (Placement(whole, whole, symmetric=True),), (whole,), normalized)
+
+
+def check_laplacian(lap: Any) -> None:
+    """Raise ArgumentTypeError unless it is a `Laplacian`."""
+    if not isinstance(lap, Laplacian):
+        raise ArgumentTypeError(
+            f"The Laplacian must be a fj.Laplacian, not {type(lap).__name__}. Make one of a network with fj.laplacian, "
+            "of an adjacency with fj.laplacian_from_adjacency."
+        )
 
 
 def _from_blocks(

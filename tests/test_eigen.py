@@ -158,6 +158,7 @@ def test_what_is_not_finite_is_reported_at_once(solver: eigen.Solver, bad: float
     result = solve(solver, matrix, "float32")
     assert Status(int(result.status)) is Status.NOT_FINITE
     assert jnp.all(jnp.isnan(result.values))
+    assert jnp.isnan(result.next_value)
     assert int(result.iterations) <= 1
 
 
@@ -214,7 +215,18 @@ def test_converged_is_never_said_of_a_wrong_value(low: list[float], seed: int, w
 
 
 @pytest.mark.parametrize("kind", [eigen.Davidson, eigen.Lanczos, eigen.PowerIteration])
-@pytest.mark.parametrize("settings_", [{"tol": 0.0}, {"tol": 2.0}, {"tol": float("nan")}, {"max_iterations": 0}])
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"tol": 0.0},
+        {"tol": 2.0},
+        {"tol": float("nan")},
+        {"max_iterations": 0},
+        {"tol": "1e-3"},
+        {"max_iterations": 1.5},
+        {"max_iterations": True},
+    ],
+)
 def test_settings_out_of_range_are_errors(kind: type, settings_: dict) -> None:
     with pytest.raises(errors.HyperparameterError, match=next(iter(settings_))):
         kind(**settings_)

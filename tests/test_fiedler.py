@@ -324,6 +324,31 @@ def test_vmap_over_networks(normalized: bool) -> None:
         np.testing.assert_allclose(value, reference.spectrum(adjacency, normalized)[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("call", [fj.fiedler_pair, lambda lap: fj.certify(lap, 1.0)])
+def test_an_adjacency_is_no_laplacian(call: Any) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match="laplacian_from_adjacency"):
+        call(np.eye(3))
+
+
+def test_no_vertices_have_no_fiedler_value() -> None:
+    with pytest.raises(errors.NoFiedlerValueError, match="no vertices"):
+        fj.fiedler_pair(fj.laplacian_from_adjacency(np.zeros((0, 0))))
+
+
+def test_raising_is_for_one_solve_outside_jit() -> None:
+    with pytest.raises(errors.ArgumentTypeError, match="is_usable"):
+        eigen.raise_if_failed(jnp.zeros(2, jnp.int32))
+    with pytest.raises(errors.ArgumentTypeError, match="outside jit"):
+        jax.jit(eigen.raise_if_failed)(jnp.zeros((), jnp.int32))
+
+
+@EACH
+def test_no_edges_are_settled(solver: eigen.Solver) -> None:
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency(np.zeros((4, 4))), solver=solver)
+    pair.raise_if_failed()
+    assert pair.value == 0
+
+
 @pytest.mark.parametrize("shape", [(), (34,), (36,), (1, 34), (1, 1, 35)])
 def test_vectors_of_another_shape_are_errors(shape: tuple[int, ...]) -> None:
     params = reference.chain_params(reference.random_kernels((20, 10, 5)))

@@ -183,6 +183,64 @@ def test_an_unknown_path_is_an_error_with_near_names() -> None:
         fj.graph_from_edges(kernels((2, 3)), [("Dense_0/kernal", "x", "y")])
 
 
+def test_keys_with_slashes_are_paths() -> None:
+    nested = {"mlp": {"~": {"linear_0": {"w": jnp.ones((3, 4))}, "linear_1": {"w": jnp.ones((4, 2))}}}}
+    haiku = {f"mlp/~/{name}": layer for name, layer in nested["mlp"]["~"].items()}
+    flat = {f"{name}/w": layer["w"] for name, layer in haiku.items()}
+
+    def model(params: dict, x: jax.Array) -> jax.Array:
+        first, second = jax.tree.leaves(params)
+        return jnp.tanh(x @ first) @ second
+
+    one, *others = (fj.graph_from_model(model, params, jnp.ones((1, 3))) for params in (nested, haiku, flat))
+    assert others == [one, one]
+    assert not one.left_out
+    assert used(one)[1][0] == "mlp/~/linear_1/w"
+    updates, _ = (tx := fj.add_fiedler_penalty(1.0, one)).update(flat, tx.init(haiku), flat)
+    assert jnp.any(updates["mlp/~/linear_0/w"] != 1)  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
+
+
+def test_a_single_array_is_a_tree() -> None:
+    kernel = jnp.ones((4, 3))
+    graph = fj.graph_from_model(lambda w, x: x @ w, kernel, jnp.ones((5, 4)))
+    assert (graph.num_edges, graph.left_out) == (12, ())
+    assert fj.edge_blocks(graph, kernel)[0].shape == (4, 3)
+    with pytest.raises(errors.NoKernelsError, match="the whole tree"):
+        fj.graph_from_params(kernel)
+
+
+def test_a_layer_may_be_named_input() -> None:
+    graph = fj.graph_from_params({"input": {"kernel": jnp.ones((2, 2))}})
+    assert used(graph) == [("input/kernel", "inputs", "input")]
+    assert graph.num_vertices == 4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda graph, params: fj.laplacian(params, graph),
+        lambda graph, params: fj.edge_blocks(params, graph),
+        lambda graph, params: fj.fiedler_value(params, graph),
+        lambda graph, params: fj.add_fiedler_penalty(0.1, params),
+    ],
+)
+def test_arguments_that_changed_places_are_an_error(call: Any) -> None:
+    params = kernels((2, 3))
+    with pytest.raises(errors.ArgumentTypeError, match=r"NetworkGraph, not dict.*graph_from_params"):
+        call(fj.graph_from_params(params), params)
+
+
+def test_eight_bit_kernels_are_computed_in_float32() -> None:
+    params = {"Dense_0": {"kernel": jnp.ones((2, 3), jnp.float8_e4m3fn)}}
+    assert fj.laplacian(fj.graph_from_params(params), params).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("edge", [("Dense_0/kernel", None, "x"), ("Dense_0/kernel", "x", 1), (3, "x", "y")])
+def test_names_that_are_no_strings_are_an_error(edge: Any) -> None:
+    with pytest.raises(errors.EdgeError, match="strings"):
+        fj.graph_from_edges(kernels((2, 3)), [edge])
+
+
 @pytest.mark.parametrize("edge", ["Dense_0/kernel", ("Dense_0/kernel", "x"), 3])
 def test_a_malformed_edge_is_an_error(edge: object) -> None:
     with pytest.raises(errors.EdgeError, match="triple"):

@@ -150,14 +150,26 @@ def test_near_zero_a_vector_is_followed_below_the_floor(solver: eigen.Solver, dt
     assert float(pair.residual / pair.floor) < 0.3
 
 
-@pytest.mark.parametrize("scale", [2.0**-50, 2.0**-20, 2.0**20, 2.0**40])
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**-60, 2.0**-20, 2.0**20, 2.0**100])
 def test_the_unit_of_the_weights_makes_no_difference(scale: float, dtype: str) -> None:
     upper = np.triu(np.random.default_rng(0).random((40, 40)), 1)
     one, other = (fiedler(factor * (upper + upper.T), False, dtype) for factor in (1.0, scale))
     assert Status(int(other.status)) is Status(int(one.status)) is Status.CONVERGED
     expected = scale * reference.spectrum(upper + upper.T, False)[1]
     np.testing.assert_allclose(other.value, expected, rtol=tolerance(dtype) + rounding(dtype))
-    assert abs(int(other.iterations) - int(one.iterations)) <= 1
+    # A power of two changes no digit.
+    assert int(other.iterations) == int(one.iterations)
+    assert float(other.error) == scale * float(one.error)
+
+
+@EACH
+def test_squares_of_residuals_do_not_vanish(solver: eigen.Solver) -> None:
+    # A path in float32, of whose λ2 131 times as much was CONVERGED when squares underflowed.
+    path = 1e-20 * (np.eye(40, k=1) + np.eye(40, k=-1))
+    pair = fiedler(path, False, "float32", solver=solver)
+    expected = 1e-20 * (2 - 2 * np.cos(np.pi / 40))
+    assert abs(float(pair.value) - expected) <= float(pair.error + pair.floor)
+    assert pair.floor < 1e-24
 
 
 @pytest.mark.parametrize("scale", [2.0**-50, 2.0**-20, 2.0**40])

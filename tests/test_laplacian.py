@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -236,9 +237,11 @@ def test_jit_and_vmap_give_what_eager_gives(normalized: bool) -> None:
         (np.ones(4), r"not of shape \(4,\)"),
         (np.array([[0, -1], [-1, 0]]), r"\(0, 1\) is -1"),
         (np.array([[0, 1], [2, 0]]), r"\(0, 1\) and \(1, 0\) are 1 and 2"),
+        (np.eye(2) * 1j, "not complex"),
+        (scipy.sparse.eye_array(3), r"not dia_array.*toarray\(\)"),
     ],
 )
-def test_what_is_no_adjacency_is_an_error(adjacency: np.ndarray, message: str) -> None:
+def test_what_is_no_adjacency_is_an_error(adjacency: Any, message: str) -> None:
     with pytest.raises(errors.AdjacencyError, match=message):
         fj.laplacian_from_adjacency(adjacency)
 

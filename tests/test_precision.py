@@ -53,3 +53,18 @@ def test_a_graph_without_two_colours() -> None:
     graph = fj.graph_from_edges(params, [("a/kernel", "x", "y"), ("b/kernel", "y", "z"), ("c/kernel", "z", "x")])
     program = jax.jit(lambda params: fj.fiedler_pair(fj.laplacian(graph, params))).lower(params).as_text()
     assert program.count("dot_general") == program.count("precision = [HIGHEST, HIGHEST]") > 0
+
+
+# A solver that is given an operator computes under whatever rules hold.
+STRICT = [name for name in PROGRAMS if name != "operator"]
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_nothing_leans_on_lenient_rules_of_promotion(name: str) -> None:
+    def program(params: Any) -> Any:
+        return PROGRAMS[name](params)
+
+    usual = jax.jit(program).lower(PARAMS).as_text()
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        strict = jax.jit(program).lower(PARAMS).as_text()
+    assert strict.count("dot_general") == usual.count("dot_general") > 0

@@ -18,6 +18,7 @@ import pytest
 import reference
 from flax import nnx
 from flax.training.train_state import TrainState
+from jax.experimental import checkify
 from spectra import BOTH
 from stepping import DENSE, GRAPH, SIZES, VERTICES, assert_trees_close, network, stepper, zeros
 
@@ -406,14 +407,73 @@ def test_a_dead_unit_does_not_end_the_penalty(normalized: bool) -> None:
         ({"strength": float("inf")}, "strength is inf"),
         ({"strength": lambda count: jnp.nan * count}, "schedule's first value"),
         ({"strength": 0.1, "refresh_every": 0}, "refresh_every must be an integer of at least 1 or 'auto', not 0"),
+        ({"strength": "0.1"}, "strength is 0.1"),
+        ({"strength": np.array([0.1])}, "strength is"),
+        ({"strength": 1j}, "strength is 1j"),
+        ({"strength": lambda count: jnp.zeros(1)}, "schedule's first value"),
         ({"strength": 0.1, "refresh_every": "often"}, "not 'often'"),
+        ({"strength": 0.1, "refresh_every": None}, "not None"),
+        ({"strength": 0.1, "refresh_every": True}, "not True"),
+        ({"strength": 0.1, "refresh_every": float("inf")}, "not inf"),
         ({"strength": 0.1, "refresh_every": 2.5}, "not 2.5"),
         ({"strength": 0.1, "scale": "edges"}, "'vertices' or 'unit', not 'edges'"),
+        ({"strength": 0.1, "scale": np.ones(3)}, "'vertices' or 'unit'"),
+        ({"strength": 0.1, "num_eigenvalues": [1]}, r"not \[1\]"),
     ],
 )
 def test_settings_out_of_range_are_errors(settings: dict, message: str) -> None:
     with pytest.raises(errors.HyperparameterError, match=message):
         fj.add_fiedler_penalty(**settings)
+
+
+@pytest.mark.parametrize("solver", ["davidson", fj.Davidson, None])
+def test_what_is_no_solver_is_an_error(solver: Any) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match=r"such as fj.Davidson\(\)"):
+        fj.add_fiedler_penalty(0.1, solver=solver)
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (SHARED.init(network() | {"Dense_0": {"kernel": jnp.ones((SIZES[0], SIZES[1]))}})._asdict(), "dict"),
+        (optax.adam(0.1).init(network()), "tuple"),
+    ],
+)
+def test_a_state_of_something_else_is_an_error(state: Any, error: str) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match=f"got {error} as its state"):
+        SHARED.update(network(), state, network())
+
+
+def test_a_state_of_another_size_is_an_error() -> None:
+    several = fj.add_fiedler_penalty(0.1, GRAPH, num_eigenvalues=2, solver=DENSE)
+    with pytest.raises(errors.KernelMismatchError, match=rf"shape \(1, {VERTICES}\), but 2 of {VERTICES}"):
+        several.update(network(), SHARED.init(network()), network())
+
+
+@pytest.mark.parametrize("tx", [SHARED, fj.fiedler_shrinkage(0.1, 0.1, GRAPH, solver=DENSE)])
+def test_updates_without_a_kernel_are_an_error(tx: optax.GradientTransformationExtraArgs) -> None:
+    params = network()
+    with pytest.raises(errors.KernelMismatchError, match="nothing for Dense_0/kernel"):
+        tx.update({"x": jnp.zeros(2)}, tx.init(params), params)
+    # As Optax passes over what is None.
+    updates, _ = tx.update(zeros(params) | {"Dense_0": {"kernel": None, "bias": None}}, tx.init(params), params)
+    assert updates["Dense_0"]["kernel"] is None
+    assert jnp.any(updates["Dense_1"]["kernel"] != 0)
+
+
+def test_a_layer_without_units_has_no_edges() -> None:
+    params = {"Dense_0": {"kernel": jnp.ones((3, 0))}, "Dense_1": {"kernel": jnp.ones((0, 2))}}
+    tx = fj.add_fiedler_penalty(0.1)
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert_trees_close(updates, params, atol=0)
+
+
+def test_nothing_that_is_not_used_is_nan() -> None:
+    params = network()
+    tx = fj.add_fiedler_penalty(0.1, GRAPH)
+    checked = checkify.checkify(tx.update, errors=checkify.nan_checks)
+    error, _ = jax.jit(checked)(zeros(params), tx.init(params), params)
+    assert error.get() is None
 
 
 def test_updates_need_parameters_and_take_other_arguments() -> None:

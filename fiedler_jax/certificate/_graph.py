@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fiedler_jax.errors import NoFiedlerValueError
-from fiedler_jax.laplacian import Laplacian
+from fiedler_jax.laplacian import Laplacian, check_laplacian
 
 # Twice the unit roundoff: the slack pays for rounding while a bound on rounding is itself computed.
 EPS = float(np.finfo(np.float64).eps)
@@ -97,6 +97,7 @@ class Graph:
 
 def graph_of(lap: Laplacian, ignore_isolated: bool) -> Graph:
     """The graph of a Laplacian, its edge blocks taken as exact, its degrees summed anew."""
+    check_laplacian(lap)
     edges = []
     for block, (source, target, symmetric) in zip(lap.blocks, lap.placements, strict=True):
         weights = np.asarray(block, np.float64)

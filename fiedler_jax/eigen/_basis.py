@@ -51,7 +51,8 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
         inverse = jnp.where(squared > noise**2, jax.lax.rsqrt(squared), 0)
         weights, mixing = jnp.linalg.eigh(gram * inverse * inverse[:, None], symmetrize_input=False)
         keep = weights > noise * len(rows)
-        scale = jnp.where(keep, jax.lax.rsqrt(weights), 0)
+        # The inner `where` keeps a NaN that is not used from whoever checks for them.
+        scale = jnp.where(keep, jax.lax.rsqrt(jnp.where(keep, weights, 1)), 0)
         # Where hardly anything was taken away, rounding was not amplified either.
         settled = jnp.all(((weights > 0.5) | (weights == 0)) & ((squared > 0.5) | (squared == 0)))
         return (mixing * scale).T * inverse @ rest, count + 1, settled

@@ -1,15 +1,17 @@
 """What a solver returns, and the one rule by which all of them stop."""
 
 import enum
-from typing import NamedTuple, Protocol
+import numbers
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._rows import exact_squares
-from fiedler_jax.errors import HyperparameterError, SolveFailedError
+from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, SolveFailedError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
 _FLOOR_FACTOR = 16.0
@@ -89,6 +91,12 @@ class EigenResult(NamedTuple):
     status: jax.Array
 
 
+def in_units(result: EigenResult, unit: jax.Array) -> EigenResult:
+    """The result of an operator that was given in a unit."""
+    scaled = {"values", "residuals", "error", "next_value", "next_residual", "floor"}
+    return result._replace(**{name: getattr(result, name) * unit for name in scaled})
+
+
 _REMEDIES = {
     Status.ITERATION_LIMIT: "the allowed iterations did not reach the accuracy asked for, and the value is only an "
     "upper bound. Allow more (max_iterations), ask for less (tol), or use float64",
@@ -112,10 +120,17 @@ def is_usable(status: jax.Array) -> jax.Array:
 def raise_if_failed(status: jax.Array | int) -> None:
     """Raise SolveFailedError, with a remedy, unless a solve converged or reached the accuracy of the dtype.
 
+    Of one solve, outside jit; ArgumentTypeError otherwise.
+
     Example:
         >>> from fiedler_jax import eigen
         >>> eigen.raise_if_failed(eigen.Status.CONVERGED)
     """
+    if isinstance(status, Tracer) or np.ndim(status):
+        raise ArgumentTypeError(
+            "raise_if_failed looks at the status of one solve, outside jit and vmap. Inside look at is_usable(status); "
+            "take several solves one after the other."
+        )
     remedy = _REMEDIES.get(Status(int(status)))
     if remedy is not None:
         raise SolveFailedError(f"{Status(int(status)).name}: {remedy}.")
@@ -169,12 +184,17 @@ class Assessment(NamedTuple):
 
 def check_settings(tol: float | None, max_iterations: int, basis_size: int | None = None) -> None:
     """Raise HyperparameterError for settings of a solver that lie outside their range."""
-    if tol is not None and not 0 < tol < 1:
-        raise HyperparameterError(f"tol must lie between 0 and 1, not {tol}.")
-    if max_iterations < 1:
-        raise HyperparameterError(f"max_iterations must be at least 1, not {max_iterations}.")
-    if basis_size is not None and basis_size < _SMALLEST_BASIS:
-        raise HyperparameterError(f"basis_size must be at least {_SMALLEST_BASIS}, not {basis_size}.")
+    if tol is not None and not (isinstance(tol, numbers.Real) and 0 < tol < 1):
+        raise HyperparameterError(f"tol must be a number between 0 and 1, not {tol!r}.")
+    if not (is_whole(max_iterations) and max_iterations >= 1):
+        raise HyperparameterError(f"max_iterations must be an integer of at least 1, not {max_iterations!r}.")
+    if basis_size is not None and not (is_whole(basis_size) and basis_size >= _SMALLEST_BASIS):
+        raise HyperparameterError(f"basis_size must be an integer of at least {_SMALLEST_BASIS}, not {basis_size!r}.")
+
+
+def is_whole(number: Any) -> bool:
+    """Whether it is an integer that is known before anything is traced, and no truth value."""
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
 def default_tolerance(tol: float | None, dtype: jnp.dtype) -> float:
@@ -314,7 +334,7 @@ def conclude(
         vectors=settle(vectors),
         residuals=settle(report.residuals[:num]),
         error=settle(found.error),
-        next_value=jnp.where(exists[num], report.values[num], jnp.inf),
+        next_value=jnp.where(finite, jnp.where(exists[num], report.values[num], jnp.inf), jnp.nan),
         next_residual=report.residuals[num],
         floor=accuracy_floor(operator),
         matvecs=jnp.asarray(matvecs, jnp.int32),

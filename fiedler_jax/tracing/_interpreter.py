@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products
-from fiedler_jax.tracing._jaxpr import Program, bound, equations, inner_program, literal_value
+from fiedler_jax.tracing._jaxpr import EquationFunction, Program, equations, inner_program, literal_value
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
 from fiedler_jax.tracing._units import has_units
 
@@ -68,7 +68,7 @@ def _of_parameters(equation: Any, values: list[Effective]) -> list[Effective]:
     outputs = [(shape_of(variable), variable.aval.dtype) for variable in equation.outvars]
     repeats = name in ("broadcast_in_dim", "tile") and np.prod(outputs[0][0]) > np.prod(values[0].shape)
     identity = name, equation.params
-    return computed(identity, bound(equation), values, outputs, name in _movement.STRUCTURAL, bool(repeats))
+    return computed(identity, EquationFunction(equation), values, outputs, name in _movement.STRUCTURAL, bool(repeats))
 
 
 def _constant(value: Any) -> Effective:

@@ -1,7 +1,9 @@
 """All that is known here of JAX's own program representation; the only module that names its types."""
 
+import dataclasses
+import pickle
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
@@ -61,16 +63,27 @@ def equations(program: Program) -> Iterator[Any]:
     yield from program.jaxpr.eqns
 
 
-def bound(equation: Any) -> Callable[..., Any]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class EquationFunction:
     """The function of arrays that an equation computes."""
 
-    def apply(*values: Any) -> Any:
-        params = equation.primitive.get_bind_params(equation.params)
+    equation: Any
+
+    def __call__(self, *values: Any) -> Any:
+        primitive = self.equation.primitive
+        params = primitive.get_bind_params(self.equation.params)
         # Up to JAX 0.10.1 functions come first.
         functions, params = params if isinstance(params, tuple) else ((), params)
-        return equation.primitive.bind(*functions, *values, **params)
+        return primitive.bind(*functions, *values, **params)
 
-    return apply
+    def __deepcopy__(self, memo: Any) -> "EquationFunction":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise pickle.PicklingError(
+            "A traced graph that computes kernels from parameters cannot be pickled. Trace the model again where it is "
+            "needed: fj.graph_from_model(model, params, inputs)."
+        )
 
 
 def _signature(variable: Any) -> tuple[Any, Any]:
