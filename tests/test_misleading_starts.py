@@ -291,6 +291,29 @@ def test_one_heavy_group_does_not_hide_another(seed: int, count: int, dtype: str
     assert_none_is_misled(graphs, lambda columns: columns[:, 2], False, dtype)
 
 
+def two_paths(size: int, heavy: float, light: float, leaves: int, others: int) -> np.ndarray:
+    """Two heavy paths, each tied lightly by its end to complete others, which bear leaves of a little larger values."""
+    n = others + 2 * size + leaves
+    upper = np.triu(np.ones((n, n)), 1) * (np.arange(n) < others)
+    for first in (others, others + size):
+        upper[0, first] = light * size
+        path = np.arange(first, first + size - 1)
+        upper[path, path + 1] = heavy
+    for leaf in range(leaves):
+        upper[2 + leaf % (others - 2), others + 2 * size + leaf] = light * (2 + 0.3 * leaf)
+    return upper + upper.T
+
+
+@pytest.mark.parametrize("settings_", [(21, 1000, 0.1, 3, 15), (24, 10, 1e-3, 8, 4)])
+def test_heavy_paths_are_told_apart(settings_: tuple[int, float, float, int, int], dtype: str) -> None:
+    # In float32 17 and 75 of 100 orders of the vertices gave up to twice λ2 when less was waited for. One of each still
+    # does: these are evidence, not proof.
+    whole = two_paths(*settings_)
+    orders = [np.random.default_rng(at).permutation(len(whole)) for at in range(20)]
+    graphs = np.array([whole[np.ix_(order, order)] for order in orders])
+    assert_none_is_misled(graphs, lambda columns: 0 * columns[:, 0], False, dtype)
+
+
 # Given the third of these with a little of the fifth, as a crossing may leave them, two values were called known to
 # rounding after two products, the second of them up to 7,700 times too large.
 CROSSED = [8151, 8921]
