@@ -16,7 +16,7 @@ def compiled_anew(function: Any, *args: Any, times: int = 1) -> tuple[Any, float
 
     Each time without what was traced and compiled before in this process, or is kept in the persistent cache.
     """
-    with _compilation_cache(jax_enable_compilation_cache=False):
+    with persistent_cache(jax_enable_compilation_cache=False):
         runs = [_compiled(function, args) for _ in range(times)]
     return runs[-1][0], statistics.median(seconds for _, seconds in runs)
 
@@ -28,7 +28,7 @@ def compiled_again(function: Any, *args: Any, times: int = 1) -> float:
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        _compilation_cache(jax_enable_compilation_cache=True, jax_compilation_cache_dir=folder),
+        persistent_cache(jax_enable_compilation_cache=True, jax_compilation_cache_dir=folder),
     ):
         runs = [_compiled(function, args) for _ in range(1 + times)]
     return statistics.median(seconds for _, seconds in runs[1:])
@@ -43,8 +43,8 @@ def _compiled(function: Any, args: tuple[Any, ...]) -> tuple[Any, float]:
 
 
 @contextlib.contextmanager
-def _compilation_cache(**settings: Any) -> Iterator[None]:
-    """The persistent cache with other settings for a while."""
+def persistent_cache(**settings: Any) -> Iterator[None]:
+    """JAX's persistent cache with other settings for a while."""
     before = {name: getattr(jax.config, name) for name in settings}
     try:
         _set_up(settings)

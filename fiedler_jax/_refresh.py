@@ -228,9 +228,9 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
     Raises:
         KernelMismatchError: a kernel has no update; one of None is passed over, as Optax does.
     """
-    held = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda leaf: leaf is None or is_masked(leaf))[0]
-    missing = [named(path) for path in by_path[0] if path not in {canonical_path(key_path) for key_path, _ in held}]
-    if missing:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda leaf: leaf is None or is_masked(leaf))
+    held = {canonical_path(key_path) for key_path, _ in leaves}
+    if missing := [named(path) for path in by_path[0] if path not in held]:
         raise KernelMismatchError(
             f"The updates hold nothing for {missing[0]}, a kernel of the graph. They need the parameters' structure."
         )

@@ -83,9 +83,10 @@ def add_fiedler_penalty(
         refresh.
 
     Raises:
+        ArgumentTypeError: no graph, no solver, or at an update no state of this transformation.
         HyperparameterError: a setting out of range, such as a strength (or a schedule's first value) that is NaN.
         MissingParamsError: update was called without parameters.
-        FiedlerError: the graph cannot be read off the parameters, or does not fit them.
+        FiedlerError: the graph cannot be read off the parameters, or does not fit them, the updates or the state.
 
     Source: Tam & Dunson, ICML 2020, algorithm 1 (arXiv 2003.00992).
 
@@ -173,10 +174,11 @@ def fiedler_shrinkage(
         which an update of exactly -w might not exist.
 
     Raises:
+        ArgumentTypeError: no graph, no solver, or at an update no state of this transformation.
         HyperparameterError: a setting out of range, such as a learning rate (or a schedule's first value) that is NaN
             or negative.
         MissingParamsError: update was called without parameters.
-        FiedlerError: the graph cannot be read off the parameters, or does not fit them.
+        FiedlerError: the graph cannot be read off the parameters, or does not fit them, the updates or the state.
 
     Source: Parikh & Boyd, "Proximal Algorithms", Foundations and Trends in Optimization 1 (2014), section 4.2, applied
     to the structurally weighted L1 penalty of Tam & Dunson, ICML 2020, section 4.3 (arXiv 2003.00992).

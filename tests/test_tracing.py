@@ -1,6 +1,8 @@
 """What a traced graph can be relied on: the same graph as from names, an honest report, use in training."""
 
+import copy
 import functools
+import pickle
 from typing import Any
 
 import flax.linen as nn
@@ -403,3 +405,11 @@ def test_coefficients_are_pulled_back_through_computed_kernels() -> None:
     assert {path[-1] for path in found} == set(expected)
     for path, derivative in found.items():
         np.testing.assert_allclose(derivative, expected[path[-1]], rtol=1e-5, atol=1e-7)
+
+
+def test_a_graph_that_computes_kernels_is_copied_but_not_pickled() -> None:
+    params = {"w": jnp.ones((3, 4)), "a": jnp.ones((3, 2)), "b": jnp.ones((2, 4))}
+    graph = fj.graph_from_model(lambda p, x: x @ (p["w"] + p["a"] @ p["b"]), params, jnp.ones((2, 3)))
+    assert copy.deepcopy(graph) == graph
+    with pytest.raises(pickle.PicklingError, match="graph_from_model"):
+        pickle.dumps(graph)

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-from benchmarks._compiling import compiled_again, compiled_anew
+from benchmarks._compiling import compiled_again, compiled_anew, persistent_cache
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -33,15 +32,8 @@ def test_each_time_is_a_first_time(times: int) -> None:
 @pytest.fixture
 def cache_folder(tmp_path: Path) -> Iterator[Path]:
     """An empty persistent cache, in use."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield tmp_path
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    with persistent_cache(jax_compilation_cache_dir=str(tmp_path), jax_persistent_cache_min_compile_time_secs=0.0):
+        yield tmp_path
 
 
 def test_the_persistent_cache_gives_and_takes_nothing_and_stays_on(cache_folder: Path) -> None:
