@@ -170,6 +170,14 @@ def test_units_picked_by_a_computed_index_are_named() -> None:
     assert unknown_of(model, params, jnp.ones((2, 4)), index) == "gather of units by a computed index at units of a"
     known = fj.graph_from_model(lambda p, x: model(p, x, np.array([0, 2, 4])), params, jnp.ones((2, 4)), strict=True)
     assert [block.shape for block in known.blocks] == [(4, 3), (4, 3), (3, 2)]
+    pieces = {"a": jnp.ones((4, 12)), "b": jnp.ones((3, 2))}
+    maxout = unknown_of(
+        lambda p, x, index: (x @ p["a"]).reshape(-1, 6, 2).max(axis=-1)[:, index] @ p["b"],
+        pieces,
+        jnp.ones((2, 4)),
+        index,
+    )
+    assert maxout == "gather of units by a computed index at units of a"
 
 
 def test_a_kernel_picked_by_a_computed_index_is_named() -> None:

@@ -801,6 +801,223 @@ def mixture_of_experts():
     return *linen(fun, jnp.ones((7, 5))), reference
 
 
+def two_branches(join: Callable[[jax.Array, jax.Array], jax.Array]):
+    """Two kernels beside each other, whose units are one."""
+
+    def fun(x):
+        x = nn.Dense(5)(x)
+        return through(join(nn.relu(nn.Dense(4)(x)), nn.relu(nn.Dense(4)(x))), nn.Dense(3))
+
+    def reference(p, a):
+        below = a.layer(a.units(6), p["Dense_0"]["kernel"])
+        both = a.layer(below, p["Dense_1"]["kernel"])
+        a.join(below, both, p["Dense_2"]["kernel"])
+        a.layer(both, p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6))), reference
+
+
+@case
+def branches_stacked_and_summed():
+    return two_branches(lambda a, b: jnp.stack([a, b]).sum(axis=0))
+
+
+@case
+def branches_stacked_and_averaged():
+    return two_branches(lambda a, b: jnp.tanh(2 * jnp.stack([a, b], axis=-1).mean(axis=-1)) + 1)
+
+
+@case
+def branches_stacked_and_weighed():
+    return two_branches(lambda a, b: jnp.einsum("i,ibn->bn", jnp.array([0.25, 0.75]), jnp.stack([a, b])))
+
+
+@case
+def branches_pooled_twice():
+    return two_branches(lambda a, b: jnp.stack([a, b]).max(axis=0) - jnp.stack([a, b]).min(axis=0))
+
+
+@case
+def branches_pooled_and_pooled_again():
+    def join(a, b):
+        return jnp.stack([jnp.stack([a, b]).max(axis=0), jnp.stack([b, a]).min(axis=0)]).sum(axis=0)
+
+    return two_branches(join)
+
+
+@case
+def a_stacked_sum_on_a_residual():
+    def fun(x):
+        x = nn.Dense(4)(x)
+        x = x + jnp.stack([nn.Dense(4)(x), nn.Dense(4)(x)]).sum(axis=0)
+        return nn.Dense(3)(x)
+
+    def reference(p, a):
+        stream = a.layer(a.units(6), p["Dense_0"]["kernel"])
+        for name in ("Dense_1", "Dense_2"):
+            a.join(stream, stream, p[name]["kernel"])
+        a.layer(stream, p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6))), reference
+
+
+@case
+def maxout_beside_a_layer():
+    def fun(x):
+        pieces = nn.Dense(8)(x).reshape(*x.shape[:-1], 4, 2).max(axis=-1)
+        return through(jnp.concatenate([pieces, nn.Dense(2)(x)], axis=-1), nn.Dense(3))
+
+    def reference(p, a):
+        x = a.units(6)
+        pieces = a.layer(x, np.abs(p["Dense_0"]["kernel"]).reshape(6, 4, 2).sum(axis=-1))
+        a.layer(np.concatenate([pieces, a.layer(x, p["Dense_1"]["kernel"])]), p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6))), reference
+
+
+@case
+def maxout_of_channels():
+    def fun(x):
+        pieces = nn.Conv(6, (3, 3))(x).reshape(*x.shape[:-1], 2, 3).max(axis=-2)
+        return nn.Conv(2, (3, 3))(pieces)
+
+    def reference(p, a):
+        pieces = a.layer(a.units(2), taps(p["Conv_0"]["kernel"]).reshape(2, 2, 3).sum(axis=1))
+        a.layer(pieces, taps(p["Conv_1"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
+
+
+@case
+def selective_kernels():
+    def fun(x):
+        both = jnp.stack([nn.Conv(4, (3, 3))(x), nn.Conv(4, (5, 5))(x)], axis=1)
+        scores = through(both.sum(axis=1).mean(axis=(1, 2)), nn.Dense(5), nn.relu, nn.Dense(8))
+        weights = nn.softmax(scores.reshape(-1, 2, 1, 1, 4), axis=1)
+        return nn.Conv(3, (1, 1))((weights * both).sum(axis=1))
+
+    def reference(p, a):
+        x = a.units(2)
+        both = a.layer(x, taps(p["Conv_0"]["kernel"]))
+        a.join(x, both, taps(p["Conv_1"]["kernel"]))
+        squeezed = a.layer(both, p["Dense_0"]["kernel"])
+        a.join(squeezed, both, np.abs(p["Dense_1"]["kernel"]).reshape(5, 2, 4).sum(axis=1))
+        a.layer(both, taps(p["Conv_2"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
+
+
+@case
+def members_of_an_ensemble_averaged():
+    def fun(x):
+        members = nn.vmap(nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, axis_size=3, in_axes=0)
+        return through(jnp.broadcast_to(x, (3, *x.shape)), members(4), lambda x: x.mean(axis=0), nn.Dense(2))
+
+    def reference(p, a):
+        x = a.units(5)
+        (members,) = (layer["kernel"] for name, layer in p.items() if name != "Dense_0")
+        a.layer(a.layer(x, np.abs(members).sum(axis=0)), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def layers_mixed_by_learned_weights():
+    def model(params, x):
+        layers = [x @ params["v"]]
+        for w in params["w"]:
+            layers.append(jnp.tanh(layers[-1] @ w))
+        return jnp.einsum("l,lbn->bn", jax.nn.softmax(params["mix"]), jnp.stack(layers)) @ params["out"]
+
+    def reference(p, a):
+        stream = a.layer(a.units(5), p["v"])
+        for w in p["w"]:
+            a.join(stream, stream, w)
+        a.layer(stream, p["out"])
+
+    keys = jax.random.split(KEY, 3)
+    shapes = {"v": (5, 4), "w": (2, 4, 4), "out": (4, 3)}
+    params = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    return model, {**params, "mix": jnp.ones(3)}, (jnp.ones((2, 5)),), reference
+
+
+@case
+def statistics_of_groups_scale_other_units():
+    def fun(x):
+        groups = nn.Dense(6)(x).reshape(-1, 2, 3)
+        gate = nn.sigmoid(nn.Dense(2)(x)) * jnp.square(groups).mean(axis=-1)
+        scaled = jnp.einsum("bg,bgd->bgd", jnp.square(groups).max(axis=-1), groups)
+        return nn.Dense(3)(flat(gate[..., None] * scaled))
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(a.layer(x, p["Dense_0"]["kernel"]), p["Dense_2"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_layer_on_each_statistic():
+    def fun(x):
+        groups = nn.Dense(6)(x).reshape(-1, 2, 3)
+        scale = nn.Dense(1)(nn.tanh(nn.Dense(4)(groups.mean(axis=-1, keepdims=True))))
+        return nn.Dense(2)(flat(groups * scale))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["Dense_0"]["kernel"]), p["Dense_3"]["kernel"])
+        a.layer(a.layer(a.units(1), p["Dense_2"]["kernel"]), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def an_image_decoded_onto_the_image():
+    def fun(x):
+        decoded = nn.Dense(16)(flat(nn.Conv(2, (3, 3))(x)))
+        return nn.Dense(3)(flat(decoded.reshape(x.shape) + x))
+
+    def reference(p, a):
+        channels = a.layer(a.units(1), taps(p["Conv_0"]["kernel"]))
+        decoded = a.layer(channels, np.abs(p["Dense_0"]["kernel"]).reshape(16, 2, 16).sum(axis=0))
+        a.layer(decoded, p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((1, 4, 4, 1))), reference
+
+
+@case
+def a_vector_for_the_features_of_every_step():
+    def model(params, x):
+        return (x @ params["w"]) @ params["v"]
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["w"][:, None]), np.abs(p["v"]).sum(axis=0)[None])
+
+    params = {"w": jax.random.normal(KEY, (4,)), "v": jax.random.normal(KEY, (5, 3))}
+    return model, params, (jnp.ones((2, 5, 4)),), reference
+
+
+@case
+def a_sum_carried_through_time():
+    def model(params, xs):
+        def step(h, x):
+            h = jnp.tanh(jnp.stack([x @ params["w"], h @ params["u"]]).sum(axis=0))
+            return h, None
+
+        h, _ = jax.lax.scan(step, jnp.zeros((2, 4)), xs)
+        return h @ params["out"]
+
+    def reference(p, a):
+        h = a.layer(a.units(5), p["w"])
+        a.join(h, h, p["u"])
+        a.layer(h, p["out"])
+
+    keys = jax.random.split(KEY, 3)
+    shapes = {"w": (5, 4), "u": (4, 4), "out": (4, 3)}
+    params = {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+    return model, params, (jnp.ones((7, 2, 5)),), reference
+
+
 @case
 def one_layer_called_twice():
     class Model(nn.Module):

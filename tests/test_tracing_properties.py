@@ -1,5 +1,6 @@
 """Units are followed through whatever moves them: random operations against the same ones on unit numbers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -74,3 +75,36 @@ def test_units_move_as_their_numbers_do(moves: list[Callable[[Any, Any], Any]], 
     lap = fj.laplacian(graph, jax.tree.map(np.float32, params), normalized=False)
     found = np.linalg.eigvalsh(np.asarray(lap.to_dense(), np.float64))
     np.testing.assert_allclose(found, spectrum(adjacency.matrix, False), rtol=0, atol=1e-4)
+
+
+def _attended(x: Any, module: Any) -> Any:
+    scores = module.ones((len(x), 4, 4))
+    return (scores @ module.repeat(x[:, None], 4, axis=1))[:, 0]
+
+
+def _pooled(x: Any, module: Any) -> Any:
+    if module is np:
+        return x[:, ::2]
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2), (1, 2), "VALID")
+
+
+@example(moves=[_attended])
+@example(moves=[_pooled])
+@settings(max_examples=25, deadline=None)
+@given(moves=st.lists(st.sampled_from(MOVES), max_size=4))
+def test_stacked_sums_move_as_sums_do(moves: list[Callable[[Any, Any], Any]]) -> None:
+    def graph(join: Callable[..., jax.Array]) -> fj.NetworkGraph:
+        def model(params: Any, x: jax.Array) -> jax.Array:
+            x = moved = join(*(x @ kernel for kernel in params["branches"]))
+            for move in moves:
+                moved = move(moved, jnp)
+            # What the moves leave out would stay apart where it was stacked.
+            return moved @ params["last"] + x @ params["whole"]
+
+        width = len(functools.reduce(lambda x, move: move(x, np), moves, np.zeros((BATCH, WIDTH)))[0])
+        params = {"branches": [jnp.ones((5, WIDTH))] * 4, "last": jnp.ones((width, 3))}
+        params["whole"] = jnp.ones((WIDTH, 3))
+        return fj.graph_from_model(model, params, jnp.ones((BATCH, 5)), strict=True)
+
+    stacked = graph(lambda a, b, c, d: jnp.stack([a, b]).sum(axis=0) + jnp.stack([c, d]).max(axis=0))
+    assert stacked == graph(lambda a, b, c, d: a + b + jnp.maximum(c, d))

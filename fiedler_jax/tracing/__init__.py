@@ -24,9 +24,9 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
 
     Units are followed through the model. A product or a convolution with a parameter is a block of edges between the
     units it reads and new ones; a weight shared over positions (batch, space, time) makes the positions of a channel
-    one unit; what is added or multiplied element by element, or carried from step to step by a recurrent cell, is one
-    unit; the weight between two units is the sum of ``|W|`` over all that joins them, such as the taps of a
-    convolution.
+    one unit; what is added or multiplied element by element, stacked and then summed, or carried from step to step by a
+    recurrent cell, is one unit; the weight between two units is the sum of ``|W|`` over all that joins them, such as
+    the taps of a convolution.
 
     Args:
         model: a linen module, an `nnx.Module`, or any function ``model(params, *inputs, **kwargs)``.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, has_units, no_units, varied
+from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
 
 # fmt: off
 _ADD = ("add", "sub", "add_any")
@@ -40,28 +40,45 @@ _WINDOWS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_w
 # fmt: on
 
 
-def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+def combined(trace: Trace, some: np.ndarray, others: np.ndarray, added: bool = False) -> np.ndarray:
     """The identities of an elementwise operation on two activations: unit i of one is unit i of the other.
 
     Where one of them varies along an axis on which the other does not, it keeps its identities: a mask or a scalar
     gate is not united with all the units it multiplies. Only the elements of an input, not yet units of any kernel,
-    may be united along such an axis. An outer product has none.
+    may be united along such an axis, and units of kernels that became one only since: they are no gate. An outer
+    product has none. Pools that are `added` to units, one to each, are settled; a statistic that scales units is not.
     """
     units = trace.units
+    if not all(has_units(ids) for ids in (some, others)):
+        return _with_pools(trace, some, others, added)
     a, b = units.simplest(some), units.simplest(others)
-    if not has_units(a) or not has_units(b):
-        return b if has_units(b) else a
     if varied(a) != varied(b):
         if varied(a) < varied(b):
-            a, b = b, a
+            a, b, others = b, a, some
         if not varied(b) < varied(a):
             if units.linked(a) == units.linked(b):
                 return no_units(a.ndim)
             return a if units.linked(a) else b
-        if units.linked(a) or not units.linked(b):
+        became_one = varied(others) == varied(a) and units.were_linked(others)
+        if not became_one and (units.linked(a) or not units.linked(b)):
             return a
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
+
+
+def _with_pools(trace: Trace, some: np.ndarray, others: np.ndarray, added: bool) -> np.ndarray:
+    """As `combined`, where at least one of the activations has no units."""
+    units = trace.units
+    a, b = units.simplest(some), units.simplest(others)
+    if not has_units(a) and (has_units(b) or not holds_any(a)):
+        a, b = b, a
+    if not holds_any(b) or varied(a) != varied(b):
+        return a
+    if not has_units(a):
+        return units.pooled_together(a, b)
+    # The mean of a group of channels meets all of these.
+    pairs = np.unique(np.stack([a, b], axis=-1).reshape(-1, 2), axis=0)
+    return combined(trace, a, units.settled(b)) if added and len(np.unique(pairs[:, 1])) == len(pairs) else a
 
 
 def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -76,7 +93,7 @@ def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     found = no_units(rank)
     # A scalar, such as the bounds of clamp, has no place of its own.
     for ids in activations:
-        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank))
+        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank), name not in _MULTIPLY)
     return [found if np.dtype(bool) != output.aval.dtype else no_units(rank)]
 
 
@@ -98,9 +115,9 @@ def lost_where_varied(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> np.
 
 
 def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """A statistic over an axis along which the units vary is none of them; over positions it is the unit itself."""
+    """A statistic over an axis along which the units vary is none of them, or a pool; over positions it is the unit."""
     axes = equation.params["axes"] if "axes" in equation.params else equation.params["dimensions"]
-    kept = [lost_where_varied(trace, identities(value), axes) for value in values[: len(equation.outvars)]]
+    kept = [trace.units.pooled(identities(value), axes) for value in values[: len(equation.outvars)]]
     return [np.squeeze(ids, axis=tuple(axes)) for ids in kept]
 
 
@@ -133,6 +150,7 @@ def windows(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     params = equation.params
     sizes, strides = params["window_dimensions"], params["window_strides"]
     pooled = [axis for axis in varied(ids) if sizes[axis] > 1 or strides[axis] > 1]
+    ids = trace.units.settled(ids) if pooled else ids
     plain = all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
     if not pooled:
         return [ids]

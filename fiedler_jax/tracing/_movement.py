@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, has_units, no_units, varied
+from fiedler_jax.tracing._units import NO_UNIT, holds_any, no_units, varied
 
 
 def reshaped(ids: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndarray:
@@ -81,7 +81,7 @@ def pad(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     ids = trace.units.simplest(identities(values[0]))
     for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
         size = shape_of(equation.invars[0])[axis]
-        if (low, high, interior) == (0, 0, 0) or (ids.shape[axis] == 1 and size > 1) or not has_units(ids):
+        if (low, high, interior) == (0, 0, 0) or (ids.shape[axis] == 1 and size > 1) or not holds_any(ids):
             continue
         full = shape_of(equation.outvars[0])[axis]
         places = low + np.arange(size) * (interior + 1)
@@ -97,7 +97,7 @@ def concatenate(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     axis = equation.params["dimension"]
     parts = [trace.units.simplest(identities(value)) for value in values]
     sizes = [shape_of(variable)[axis] for variable in equation.invars]
-    beside = [(ids, size) for ids, size in zip(parts, sizes, strict=True) if has_units(ids)]
+    beside = [(ids, size) for ids, size in zip(parts, sizes, strict=True) if holds_any(ids)]
     if not beside:
         return [no_units(parts[0].ndim)]
     filler = beside[0][0]
@@ -139,6 +139,7 @@ def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, va
     axes = sorted(varied(ids) & set(axes))
     if not axes:
         return ids
+    ids = trace.units.settled(ids)
     if not trace.units.linked(ids):
         return trace.units.united_over(ids, axes)
     trace.not_understood(f"{equation.primitive.name} of units by a computed index", values)

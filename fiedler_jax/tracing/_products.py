@@ -9,7 +9,7 @@ from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import display
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, shape_of
-from fiedler_jax.tracing._units import has_units, no_units, varied
+from fiedler_jax.tracing._units import has_units, no_units, varied, without_pools
 
 
 def kernel_name(*kernels: Effective) -> str:
@@ -71,9 +71,14 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     free_x = [axis for axis in range(rank_x) if axis not in (*contract[x], *batch[x])]
     free_w = [axis for axis in range(rank_w) if axis not in (*contract[w], *batch[w])]
     b, k = len(batch[x]), len(contract[x])
+    if not free_w and varied(ids) & set(contract[x]) and varied(ids) & set(free_x) and trace.units.linked(ids):
+        trace.used([kernel], "weighs branches of units")
+        return [contracted(trace.units.pooled(ids, contract[x]), contract[x], batch[x], 0, b + len(free_x))]
     if mixes_positions(trace, ids, contract[x], free_x):
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
+    if varied(ids) & set(contract[x]):
+        ids = trace.units.settled(ids)
     rows = trace.units.united_over(ids, free_x).transpose(*batch[x], *contract[x], *free_x)
     rows = rows.reshape(rows.shape[: b + k])
     rows = source_units(trace, rows, [kernel.shape[axis] for axis in (*batch[w], *contract[w])], kernel)
@@ -103,23 +108,31 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     """Identities of a product without parameters: attention, gates, fixed matrices.
 
     It keeps those of the operand that does not vary along the contracted axes: what is summed are positions of one
-    unit. If both operands do so and vary elsewhere, it is an outer product, which has none.
+    unit. What a fixed vector sums is in a pool. If both operands do so and vary elsewhere, it is an outer product,
+    which has none.
     """
     contract, batch = equation.params["dimension_numbers"]
     rank = len(shape_of(equation.outvars[0]))
     all_ids = [trace.units.simplest(identities(value)) for value in values]
+    free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
+    # A statistic that scales units is none of them.
+    all_ids = [
+        trace.units.settled(ids) if varied(ids) <= set(own) else without_pools(ids)
+        for ids, own in zip(all_ids, free, strict=True)
+    ]
     for kernel, begun in trace.changed:
         for ids in all_ids:
             if not trace.units.linked(ids) and np.any(np.isin(ids, trace.units.find(begun))):
                 trace.not_understood("a kernel changed in a loop", [kernel])
                 return no_units(rank)
-    free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
     results: list[tuple[bool, np.ndarray]] = []
     for i, ids in enumerate(all_ids):
         if varied(ids) & set(contract[i]):
             size = [shape_of(equation.invars[i])[axis] for axis in free[i]]
             other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
             fixed = isinstance(values[1 - i], Effective)
+            if fixed and not free[1 - i] and trace.units.linked(ids):
+                return contracted(trace.units.pooled(ids, contract[i]), contract[i], batch[i], 0, rank)
             if other_varies or not _is_gated_sum(trace, ids, free[i], size, fixed):
                 continue
             ids = trace.units.united_over(ids, contract[i])
@@ -163,6 +176,8 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         say_mixed(trace, ids, kernel)
         strided = any(stride > 1 for stride in equation.params["window_strides"])
         return [no_units(rank) if strided else ids.transpose(np.argsort(numbers.out_spec))]
+    if 1 in varied(ids):
+        ids = trace.units.settled(ids)
     channels = trace.units.united_over(ids, positions).reshape(-1)
     channels = source_units(trace, np.broadcast_to(channels, groups * inputs), [groups * inputs], kernel)
     # Axes: output channels, input channels of the group.
@@ -184,6 +199,7 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     rank = ids.ndim
     weights = constant_value(values[1]) if isinstance(values[1], Effective) else None
+    ids = without_pools(ids)
     if weights is None or not has_units(ids):
         return no_units(rank)
     weights = weights.transpose(numbers.rhs_spec)

@@ -2,9 +2,14 @@
 
 Identities are an integer array with as many axes as the activation, of size one along every axis on which they do not
 depend; -1 is an element that is no unit (a statistic, a constant). Units that turn out to be one are united.
+
+What a reduction leaves of several units, where others vary along another axis, is a pool, a number below -1: no unit as
+yet. The mean of a group of channels goes back into these channels, and nothing comes of it; the sum of branches that
+were stacked goes on to a kernel, and then its branches are one unit, as if they had been added: the pool is settled.
 """
 
 import bisect
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +26,9 @@ class Units:
         self._parent = np.zeros(0, np.int32)
         self._linked = np.zeros(0, bool)
         self._names: list[tuple[int, str]] = []
+        self._num_pools = 0
+        # In each column a pool and something in it, a unit or another pool.
+        self._pooled = np.zeros((2, 0), np.int32)
 
     def fresh(self, shape: Sequence[int], name: str) -> np.ndarray:
         """New units, under a name for the report."""
@@ -41,9 +49,9 @@ class Units:
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """The one number that stands for each unit."""
-        found = np.where(ids >= 0, self._parent[ids] if len(self._parent) else ids, NO_UNIT)
+        found = ids
         while True:
-            above = np.where(found >= 0, self._parent[found] if len(self._parent) else found, NO_UNIT)
+            above = np.where(found >= 0, self._parent[np.maximum(found, 0)] if len(self._parent) else found, found)
             if np.array_equal(above, found):
                 return found.astype(np.int32)
             found = above
@@ -54,10 +62,7 @@ class Units:
         pairs = np.unique(np.stack([one, other])[:, (one != other) & (one >= 0) & (other >= 0)], axis=1)
         if not pairs.size:
             return
-        roots, ends = np.unique(pairs, return_inverse=True)
-        ends = ends.reshape(2, -1)
-        graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(roots), len(roots)))
-        _, component = connected_components(graph, directed=False)
+        roots, component = _components(pairs)
         _, first = np.unique(component, return_index=True)
         least = roots[first][component]
         self._parent[roots] = least
@@ -73,6 +78,56 @@ class Units:
         found = self.find(ids)
         return bool(np.any(self._linked[found[found >= 0]]))
 
+    def pooled(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """Identities after a reduction along some axes, which become of size one.
+
+        Units that do not vary along these stay what they are. Those that do are in a pool for each place along the
+        other axes; where they vary along none of these, all are in one statistic, which is no unit.
+        """
+        found = self.simplest(ids)
+        gone = varied(found) & set(axes)
+        if not gone or gone == varied(found):
+            return no_units(found.ndim) if gone else found
+        members = np.moveaxis(found, sorted(gone), range(-len(gone), 0))
+        kept = [1 if axis in gone else size for axis, size in enumerate(found.shape)]
+        return self._in_pools(members.reshape(math.prod(kept), -1)).reshape(kept)
+
+    def pooled_together(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Pools of what is at each place of two arrays of one shape."""
+        return self._in_pools(np.stack([some.ravel(), others.ravel()], axis=1)).reshape(some.shape)
+
+    def _in_pools(self, members: np.ndarray) -> np.ndarray:
+        """A new pool for each row of members; where none is anything, no unit."""
+        held = members != NO_UNIT
+        pools = NO_UNIT - 1 - self._num_pools - np.arange(len(members), dtype=np.int32)
+        self._num_pools += len(members)
+        pairs = np.stack([np.broadcast_to(pools[:, None], members.shape)[held], members[held]])
+        self._pooled = np.concatenate([self._pooled, pairs], axis=1)
+        return np.where(held.any(axis=1), pools, NO_UNIT)
+
+    def settled(self, ids: np.ndarray) -> np.ndarray:
+        """Identities with a unit for each pool, which all that is in it becomes."""
+        needed = np.unique(ids[ids < NO_UNIT])
+        if not needed.size:
+            return ids
+        while True:
+            pairs = self._pooled[:, np.isin(self._pooled[0], needed)]
+            further = np.union1d(needed, pairs[1, pairs[1] < NO_UNIT])
+            if len(further) == len(needed):
+                break
+            needed = further
+        members, component = _components(self.find(pairs))
+        unit = np.full(len(members), NO_UNIT, np.int32)
+        np.maximum.at(unit, component, members)
+        unit = np.where(unit >= 0, unit, NO_UNIT)[component]
+        self.unite(unit, members)
+        place = np.minimum(np.searchsorted(members, ids), len(members) - 1)
+        return self.find(np.where(ids < NO_UNIT, unit[place], ids))
+
+    def were_linked(self, ids: np.ndarray) -> bool:
+        """Whether all of these had edges themselves, as units of kernels do and not all elements of an input."""
+        return bool(np.all(self._linked[ids[ids >= 0]]))
+
     def simplest(self, ids: np.ndarray) -> np.ndarray:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""
         found = self.find(ids)
@@ -82,13 +137,23 @@ class Units:
         return found
 
     def united_over(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """Identities with the units along some axes made one, those axes of size one."""
+        """Identities with the units along some axes made one, those axes of size one; pools are none."""
+        ids = without_pools(ids)
         moved = np.moveaxis(self.find(ids), axes, range(-len(axes), 0)) if axes else self.find(ids)[..., None]
         kept = moved.shape[: moved.ndim - max(len(axes), 1)]
         flat = moved.reshape(*kept, -1)
         first = flat.max(axis=-1, keepdims=True)
         self.unite(first, flat)
         return np.expand_dims(self.find(first[..., 0]), tuple(sorted(axes)))
+
+
+def _components(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What stands in some pairs (2, m), each once and in ascending order, and the number of its connected component."""
+    nodes, ends = np.unique(pairs, return_inverse=True)
+    ends = ends.reshape(2, -1)
+    graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(nodes), len(nodes)))
+    _, component = connected_components(graph, directed=False)
+    return nodes, component
 
 
 def no_units(rank: int) -> np.ndarray:
@@ -99,6 +164,16 @@ def no_units(rank: int) -> np.ndarray:
 def varied(ids: np.ndarray) -> frozenset[int]:
     """The axes along which identities vary."""
     return frozenset(axis for axis, size in enumerate(ids.shape) if size > 1)
+
+
+def without_pools(ids: np.ndarray) -> np.ndarray:
+    """Identities in which pools are no units."""
+    return np.maximum(ids, NO_UNIT)
+
+
+def holds_any(ids: np.ndarray) -> bool:
+    """Whether any element is a unit or a pool."""
+    return bool(np.any(ids != NO_UNIT))
 
 
 def has_units(ids: np.ndarray) -> bool:
