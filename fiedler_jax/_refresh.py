@@ -50,7 +50,7 @@ class FiedlerPenaltyState(NamedTuple):
         residual: the residual of the Fiedler pair.
         ipr: inverse participation ratio of the Fiedler vector.
         mean_coefficient: mean over the edges of ``|d(λ2 + … + λ(k+1))/d|W_ij||``, times the scale.
-        strength: the strength used in the last update.
+        last_strength: the strength used in the last update.
         status: `Status` of the last solve.
         skipped: updates left without a penalty, because the strength (or the learning rate that `fiedler_shrinkage`
             takes) was out of range or no usable vector was found.
@@ -65,7 +65,7 @@ class FiedlerPenaltyState(NamedTuple):
     residual: jax.Array
     ipr: jax.Array
     mean_coefficient: jax.Array
-    strength: jax.Array
+    last_strength: jax.Array
     status: jax.Array
     skipped: jax.Array
     refreshes: jax.Array
@@ -199,7 +199,7 @@ class Penalty:
         blocks = block_coefficients(net, state.vectors, _shared_values(state.values, self.normalized))
         after = state._replace(
             count=optax.safe_increment(state.count),
-            strength=strength,
+            last_strength=strength,
             skipped=state.skipped + jnp.where(usable, 0, 1).astype(jnp.int32),
         )
         return Frozen(net, kernel_leaves(net, params), [weight * block for block in blocks]), after
@@ -275,7 +275,7 @@ def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) ->
         residual=jnp.zeros((), dtype),
         ipr=jnp.zeros((), dtype),
         mean_coefficient=jnp.zeros((), dtype),
-        strength=jnp.zeros((), dtype),
+        last_strength=jnp.zeros((), dtype),
         status=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         refreshes=jnp.zeros((), jnp.int32),

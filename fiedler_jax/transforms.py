@@ -248,7 +248,7 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
         value=state.values[0],
         ipr=state.ipr,
         residual=state.residual,
-        l1_coefficient=jnp.abs(state.strength) * state.mean_coefficient,
+        l1_coefficient=jnp.abs(state.last_strength) * state.mean_coefficient,
         status=state.status,
         skipped=state.skipped,
         refreshes=state.refreshes,

@@ -173,7 +173,7 @@ def test_both_schedules_are_those_of_sgd_at_the_same_update(x64: None) -> None:
         for one, other in zip(kernels_of(path[step]), kernels, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-9)
     assert fj.fiedler_metrics(state).count == 6
-    assert state[-1].strength == pytest.approx(0.8)
+    assert state[-1].last_strength == pytest.approx(0.8)
 
 
 def test_zeros_stay_under_small_updates_and_leave_under_large_ones() -> None:

@@ -169,11 +169,13 @@ def test_strength_from_inject_hyperparams_is_live() -> None:
     update = stepper(tx)
     state = tx.init(params)
     once, state = update(zeros(params), state, params)
-    state.hyperparams["strength"] = jnp.float32(0.3)
+    # The state has no field of a hyperparameter's name, which `optax.tree.get` would find too.
+    assert optax.tree.get(state, "strength") == jnp.float32(0.1)
+    state = optax.tree.set(state, strength=jnp.float32(0.3))
     thrice, state = update(zeros(params), state, params)
     assert_trees_close(thrice, jax.tree.map(lambda u: 3 * u, once), rtol=1e-5, atol=1e-7)
     assert fj.fiedler_metrics(state).count == 2
-    np.testing.assert_allclose(state.inner_state.strength, 0.3)
+    np.testing.assert_allclose(state.inner_state.last_strength, 0.3)
     # Every number becomes a traced array there, the interval between refreshes too.
     state.hyperparams["refresh_every"] = jnp.asarray(2)
     _, state = update(zeros(params), state, network(seed=5))

@@ -173,7 +173,7 @@ def _penalty(name: str, state: fj.FiedlerPenaltyState, at: int) -> dict[str, Any
         "regularizer": name,
         "value": float(state.values[at, 0]),
         "ipr": float(state.ipr[at]),
-        "l1_coefficient": float(abs(state.strength[at]) * state.mean_coefficient[at]),
+        "l1_coefficient": float(abs(state.last_strength[at]) * state.mean_coefficient[at]),
         "status": fj.Status(int(state.status[at])).name.lower().replace("_", " "),
         "skipped": int(state.skipped[at]),
         "refreshes": int(state.refreshes[at]),
