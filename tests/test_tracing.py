@@ -170,14 +170,22 @@ def test_units_picked_by_a_computed_index_are_named() -> None:
     assert unknown_of(model, params, jnp.ones((2, 4)), index) == "gather of units by a computed index at units of a"
     known = fj.graph_from_model(lambda p, x: model(p, x, np.array([0, 2, 4])), params, jnp.ones((2, 4)), strict=True)
     assert [block.shape for block in known.blocks] == [(4, 3), (4, 3), (3, 2)]
-    pieces = {"a": jnp.ones((4, 12)), "b": jnp.ones((3, 2))}
-    maxout = unknown_of(
-        lambda p, x, index: (x @ p["a"]).reshape(-1, 6, 2).max(axis=-1)[:, index] @ p["b"],
-        pieces,
-        jnp.ones((2, 4)),
-        index,
-    )
-    assert maxout == "gather of units by a computed index at units of a"
+
+
+def test_a_convolution_with_a_kernel_made_of_activations_is_named() -> None:
+    params = {"c": jnp.ones((3, 3, 2, 4)), "w": jnp.ones((3, 3, 4, 6)), "s": jnp.ones((5, 4))}
+
+    def model(params: Any, x: jax.Array, style: jax.Array) -> jax.Array:
+        def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jax.lax.conv_general_dilated(
+                x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )[0]
+
+        hidden = jax.vmap(conv, (0, None))(x, params["c"])
+        return jax.vmap(conv)(hidden, params["w"] * (style @ params["s"])[:, None, None, :, None])
+
+    message = unknown_of(model, params, jnp.ones((2, 6, 6, 2)), jnp.ones((2, 5)))
+    assert message == "a convolution with a kernel made of activations at units of c, s"
 
 
 def test_a_kernel_picked_by_a_computed_index_is_named() -> None:

@@ -894,7 +894,7 @@ def selective_kernels():
         both = jnp.stack([nn.Conv(4, (3, 3))(x), nn.Conv(4, (5, 5))(x)], axis=1)
         scores = through(both.sum(axis=1).mean(axis=(1, 2)), nn.Dense(5), nn.relu, nn.Dense(8))
         weights = nn.softmax(scores.reshape(-1, 2, 1, 1, 4), axis=1)
-        return nn.Conv(3, (1, 1))((weights * both).sum(axis=1))
+        return nn.Conv(3, (1, 1))((both * weights).sum(axis=1))
 
     def reference(p, a):
         x = a.units(2)
@@ -903,6 +903,116 @@ def selective_kernels():
         squeezed = a.layer(both, p["Dense_0"]["kernel"])
         a.join(squeezed, both, np.abs(p["Dense_1"]["kernel"]).reshape(5, 2, 4).sum(axis=1))
         a.layer(both, taps(p["Conv_2"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
+
+
+@case
+def a_stacked_sum_is_normalized_by_groups():
+    def fun(x):
+        both = jnp.stack([nn.Dense(6)(x), nn.Dense(6)(x)]).sum(axis=0)
+        return through(both, nn.GroupNorm(2), nn.Dense(3))
+
+    def reference(p, a):
+        x = a.units(5)
+        both = a.layer(x, p["Dense_0"]["kernel"])
+        a.join(x, both, p["Dense_1"]["kernel"])
+        a.layer(both, p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def squeeze_and_excite_on_an_average():
+    def fun(x):
+        both = jnp.stack([nn.Dense(6)(x), nn.Dense(6)(x)]).mean(axis=0)
+        gate = through(both, nn.Dense(4), nn.relu, nn.Dense(6), nn.sigmoid)
+        return nn.Dense(3)(both * gate)
+
+    def reference(p, a):
+        x = a.units(5)
+        both = a.layer(x, p["Dense_0"]["kernel"])
+        a.join(x, both, p["Dense_1"]["kernel"])
+        a.join(a.layer(both, p["Dense_2"]["kernel"]), both, p["Dense_3"]["kernel"])
+        a.layer(both, p["Dense_4"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def experts_gated_for_two_tasks():
+    def fun(x):
+        experts = jnp.stack([nn.Dense(4)(x), nn.Dense(4)(x), nn.Dense(4)(x)], axis=1)
+        gates = [nn.softmax(nn.Dense(3)(x)) for _ in range(2)]
+        return [nn.Dense(1)((gate[..., None] * experts).sum(axis=1)) for gate in gates]
+
+    def reference(p, a):
+        x = a.units(5)
+        experts = a.layer(x, p["Dense_0"]["kernel"])
+        for name in ("Dense_1", "Dense_2"):
+            a.join(x, experts, p[name]["kernel"])
+        for gate, task in (("Dense_3", "Dense_5"), ("Dense_4", "Dense_6")):
+            a.layer(x, p[gate]["kernel"])
+            a.layer(experts, p[task]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def attention_scores_of_units_that_lead_on():
+    def model(params, x, edges, senders, receivers):
+        heads = (x @ params["w"]).reshape(-1, 2, 4)
+        scores = (heads * params["a"]).sum(axis=-1)[senders] + edges @ params["e"]
+        sent = jnp.exp(scores)[..., None] * heads[senders]
+        return jax.ops.segment_sum(sent, receivers, 5).reshape(5, -1) @ params["o"]
+
+    def reference(p, a):
+        heads = a.layer(a.units(4), p["w"])
+        a.layer(a.units(3), p["e"])
+        a.layer(heads, p["o"])
+
+    shapes = {"w": (4, 8), "a": (2, 4), "e": (3, 2), "o": (8, 3)}
+    params = {name: jax.random.normal(KEY, shape) for name, shape in shapes.items()}
+    return model, params, (jnp.ones((5, 4)), jnp.ones((7, 3)), jnp.zeros(7, int), jnp.zeros(7, int)), reference
+
+
+@case
+def advantages_less_their_mean():
+    def fun(x):
+        value, advantages = nn.Dense(5)(x)[:, None], nn.Dense(15)(x).reshape(-1, 3, 5)
+        return value - advantages.mean(axis=1, keepdims=True) + advantages
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["Dense_0"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_statistic_of_groups_that_lead_on():
+    def fun(x):
+        groups = nn.Dense(8)(x).reshape(-1, 2, 4)
+        gate = through(groups.mean(axis=-1), nn.Dense(3), nn.relu, nn.Dense(2), nn.sigmoid)
+        return nn.Dense(3)(flat(groups * gate[..., None]))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["Dense_0"]["kernel"]), p["Dense_3"]["kernel"])
+        a.layer(a.layer(a.units(2), p["Dense_1"]["kernel"]), p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_convolution_over_the_channels():
+    def fun(x):
+        x = nn.Conv(8, (3, 3))(x)
+        gate = nn.sigmoid(nn.Conv(1, (3,))(x.mean(axis=(1, 2))[..., None])[..., 0])
+        return nn.Dense(3)((x * gate[:, None, None]).mean(axis=(1, 2)))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(2), taps(p["Conv_0"]["kernel"])), p["Dense_0"]["kernel"])
 
     return *linen(fun, jnp.ones((2, 6, 6, 2))), reference
 

@@ -77,19 +77,6 @@ def test_units_move_as_their_numbers_do(moves: list[Callable[[Any, Any], Any]], 
     np.testing.assert_allclose(found, spectrum(adjacency.matrix, False), rtol=0, atol=1e-4)
 
 
-def _attended(x: Any, module: Any) -> Any:
-    scores = module.ones((len(x), 4, 4))
-    return (scores @ module.repeat(x[:, None], 4, axis=1))[:, 0]
-
-
-def _pooled(x: Any, module: Any) -> Any:
-    if module is np:
-        return x[:, ::2]
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2), (1, 2), "VALID")
-
-
-@example(moves=[_attended])
-@example(moves=[_pooled])
 @settings(max_examples=25, deadline=None)
 @given(moves=st.lists(st.sampled_from(MOVES), max_size=4))
 def test_stacked_sums_move_as_sums_do(moves: list[Callable[[Any, Any], Any]]) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import Path, canonical_path, display, leaf_shape, natural_key
@@ -13,7 +14,7 @@ from fiedler_jax.tracing._assembly import assembled
 from fiedler_jax.tracing._interpreter import run
 from fiedler_jax.tracing._jaxpr import program_of
 from fiedler_jax.tracing._models import abstract, as_model, is_array
-from fiedler_jax.tracing._trace import Trace, Value
+from fiedler_jax.tracing._trace import Trace, Value, identities
 from fiedler_jax.tracing._units import no_units
 
 __all__ = ["graph_from_model"]
@@ -92,7 +93,9 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
         else:
             value = None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
             values.append(Effective(leaf_shape(leaf), leaf.dtype, value=value))
-    run(trace, program, values)
+    outputs = run(trace, program, values)
+    used = [*map(identities, outputs), *(product.source for product in trace.products)]
+    trace.units.settle(np.concatenate([ids.ravel() for ids in used]))
     return _graph(trace, parameters, strict)
 
 

@@ -88,7 +88,7 @@ def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value
 
 def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     units = trace.units
-    found = units.settled(units.simplest(after))
+    found = units.standing_for(units.simplest(after), CARRY)
     if np.all(found < 0):
         return units.simplest(before) if units.linked(before) else no_units(before.ndim)
     # Elements of the carry that were united with no kernel's units have only to follow.

@@ -40,45 +40,45 @@ _WINDOWS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_w
 # fmt: on
 
 
-def combined(trace: Trace, some: np.ndarray, others: np.ndarray, added: bool = False) -> np.ndarray:
+def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The identities of an elementwise operation on two activations: unit i of one is unit i of the other.
 
     Where one of them varies along an axis on which the other does not, it keeps its identities: a mask or a scalar
     gate is not united with all the units it multiplies. Only the elements of an input, not yet units of any kernel,
-    may be united along such an axis, and units of kernels that became one only since: they are no gate. An outer
-    product has none. Pools that are `added` to units, one to each, are settled; a statistic that scales units is not.
+    may be united along such an axis. An outer product has none. A pool may be the unit it meets, if it meets one only.
     """
     units = trace.units
-    if not all(has_units(ids) for ids in (some, others)):
-        return _with_pools(trace, some, others, added)
     a, b = units.simplest(some), units.simplest(others)
+    if not has_units(a) or not has_units(b):
+        return _with_pools(trace, a, b)
     if varied(a) != varied(b):
         if varied(a) < varied(b):
-            a, b, others = b, a, some
+            a, b = b, a
         if not varied(b) < varied(a):
             if units.linked(a) == units.linked(b):
                 return no_units(a.ndim)
             return a if units.linked(a) else b
-        became_one = varied(others) == varied(a) and units.were_linked(others)
-        if not became_one and (units.linked(a) or not units.linked(b)):
+        if units.linked(a) or not units.linked(b):
             return a
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
 
 
-def _with_pools(trace: Trace, some: np.ndarray, others: np.ndarray, added: bool) -> np.ndarray:
+def _with_pools(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """As `combined`, where at least one of the activations has no units."""
-    units = trace.units
-    a, b = units.simplest(some), units.simplest(others)
-    if not has_units(a) and (has_units(b) or not holds_any(a)):
+    if has_units(b) or not holds_any(a):
         a, b = b, a
-    if not holds_any(b) or varied(a) != varied(b):
-        return a
-    if not has_units(a):
-        return units.pooled_together(a, b)
-    # The mean of a group of channels meets all of these.
+    if varied(a) != varied(b) or not holds_any(b):
+        return b if not has_units(a) and varied(a) < varied(b) else a
     pairs = np.unique(np.stack([a, b], axis=-1).reshape(-1, 2), axis=0)
-    return combined(trace, a, units.settled(b)) if added and len(np.unique(pairs[:, 1])) == len(pairs) else a
+    # The mean of a group of channels meets all of these.
+    alone = [len(np.unique(pairs[:, i])) == len(pairs) for i in (0, 1)]
+    if has_units(a):
+        met = pairs[(pairs[:, 0] >= 0) & (pairs[:, 1] < NO_UNIT)]
+        if alone[1]:
+            trace.units.claim(met[:, 1], met[:, 0])
+        return a
+    return trace.units.pooled_together(a, b) if all(alone) else b if alone[1] else a
 
 
 def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -93,7 +93,7 @@ def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     found = no_units(rank)
     # A scalar, such as the bounds of clamp, has no place of its own.
     for ids in activations:
-        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank), name not in _MULTIPLY)
+        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank))
     return [found if np.dtype(bool) != output.aval.dtype else no_units(rank)]
 
 
@@ -150,7 +150,6 @@ def windows(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     params = equation.params
     sizes, strides = params["window_dimensions"], params["window_strides"]
     pooled = [axis for axis in varied(ids) if sizes[axis] > 1 or strides[axis] > 1]
-    ids = trace.units.settled(ids) if pooled else ids
     plain = all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
     if not pooled:
         return [ids]

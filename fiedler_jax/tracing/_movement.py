@@ -139,7 +139,6 @@ def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, va
     axes = sorted(varied(ids) & set(axes))
     if not axes:
         return ids
-    ids = trace.units.settled(ids)
     if not trace.units.linked(ids):
         return trace.units.united_over(ids, axes)
     trace.not_understood(f"{equation.primitive.name} of units by a computed index", values)

@@ -78,7 +78,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & set(contract[x]):
-        ids = trace.units.settled(ids)
+        ids = trace.units.standing_for(ids, f"{kernel_name(kernel)} rows")
     rows = trace.units.united_over(ids, free_x).transpose(*batch[x], *contract[x], *free_x)
     rows = rows.reshape(rows.shape[: b + k])
     rows = source_units(trace, rows, [kernel.shape[axis] for axis in (*batch[w], *contract[w])], kernel)
@@ -113,13 +113,8 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     """
     contract, batch = equation.params["dimension_numbers"]
     rank = len(shape_of(equation.outvars[0]))
-    all_ids = [trace.units.simplest(identities(value)) for value in values]
+    all_ids = [trace.units.simplest(without_pools(identities(value))) for value in values]
     free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
-    # A statistic that scales units is none of them.
-    all_ids = [
-        trace.units.settled(ids) if varied(ids) <= set(own) else without_pools(ids)
-        for ids, own in zip(all_ids, free, strict=True)
-    ]
     for kernel, begun in trace.changed:
         for ids in all_ids:
             if not trace.units.linked(ids) and np.any(np.isin(ids, trace.units.find(begun))):
@@ -170,21 +165,22 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     if not is_kernel:
         return [_by_fixed_kernel(trace, equation, values, ids)]
     assert isinstance(kernel, Effective)
-    outputs, inputs, *taps = (kernel.shape[axis] for axis in numbers.rhs_spec)
+    at = numbers.rhs_spec[:2]
+    outputs, inputs = (kernel.shape[axis] for axis in at)
     positions = [0, *range(2, rank)]
-    if all(size == 1 for size in taps) and groups == 1 and mixes_positions(trace, ids, [1], positions):
+    if groups == 1 and mixes_positions(trace, ids, [1], positions):
         say_mixed(trace, ids, kernel)
-        strided = any(stride > 1 for stride in equation.params["window_strides"])
-        return [no_units(rank) if strided else ids.transpose(np.argsort(numbers.out_spec))]
+        shapes = (shape_of(equation.invars[0]), numbers.lhs_spec), (shape_of(equation.outvars[0]), numbers.out_spec)
+        before, after = ([shape[axis] for axis in spec[2:]] for shape, spec in shapes)
+        return [ids.transpose(np.argsort(numbers.out_spec)) if before == after else no_units(rank)]
     if 1 in varied(ids):
-        ids = trace.units.settled(ids)
+        ids = trace.units.standing_for(ids, f"{kernel_name(kernel)} rows")
     channels = trace.units.united_over(ids, positions).reshape(-1)
     channels = source_units(trace, np.broadcast_to(channels, groups * inputs), [groups * inputs], kernel)
     # Axes: output channels, input channels of the group.
     source = channels.reshape(groups, 1, inputs)
     source = np.repeat(source, 1 if groups == 1 else outputs // groups, axis=1).reshape(-1, inputs)
     target = trace.units.fresh([outputs, 1], kernel_name(kernel))
-    at = numbers.rhs_spec[:2]
     trace.multiply(Product(kernel, placed(source, at, rank), placed(target, at, rank)))
     return [placed(target[:, 0], [numbers.out_spec[1]], rank)]
 
@@ -201,6 +197,8 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     weights = constant_value(values[1]) if isinstance(values[1], Effective) else None
     ids = without_pools(ids)
     if weights is None or not has_units(ids):
+        if has_units(ids) and has_units(identities(values[1])):
+            trace.not_understood("a convolution with a kernel made of activations", values)
         return no_units(rank)
     weights = weights.transpose(numbers.rhs_spec)
     in_shape = [shape_of(equation.invars[0])[axis] for axis in numbers.lhs_spec]

@@ -68,8 +68,7 @@ class Trace:
         """Note something that was not understood, with the parameter leaves and the units concerned."""
         values = list(values)
         leaves = [display(path) for path in leaves_of(values)]
-        concerned = [self.units.settled(identities(value)) for value in values]
-        names = sorted({self.units.name(int(ids[ids >= 0].min())) for ids in concerned if np.any(ids >= 0)})
+        names = sorted({self.units.name(int(v[v >= 0].min())) for v in map(identities, values) if np.any(v >= 0)})
         on = " on " + ", ".join(leaves) if leaves else ""
         of = " at units of " + ", ".join(names) if names else ""
         if (message := what + on + of) not in self.unknown:

@@ -3,9 +3,9 @@
 Identities are an integer array with as many axes as the activation, of size one along every axis on which they do not
 depend; -1 is an element that is no unit (a statistic, a constant). Units that turn out to be one are united.
 
-What a reduction leaves of several units, where others vary along another axis, is a pool, a number below -1: no unit as
-yet. The mean of a group of channels goes back into these channels, and nothing comes of it; the sum of branches that
-were stacked goes on to a kernel, and then its branches are one unit, as if they had been added: the pool is settled.
+What a reduction leaves of several units, where others vary along another axis, is a pool, a number below -1, and what
+that is shows at the end only. The sum of branches that were stacked goes on in their place: then they are one unit, as
+if they had been added. The mean of a group of channels that go on themselves is a statistic, and none of them.
 """
 
 import bisect
@@ -26,9 +26,11 @@ class Units:
         self._parent = np.zeros(0, np.int32)
         self._linked = np.zeros(0, bool)
         self._names: list[tuple[int, str]] = []
-        self._num_pools = 0
-        # In each column a pool and something in it, a unit or another pool.
+        # In each column a pool and something in it, a unit or an older pool; a pool and a unit that may be what it is.
         self._pooled = np.zeros((2, 0), np.int32)
+        self._claims = np.zeros((2, 0), np.int32)
+        # The unit that stands for each pool, if one does.
+        self._unit_of = np.zeros(0, np.int32)
 
     def fresh(self, shape: Sequence[int], name: str) -> np.ndarray:
         """New units, under a name for the report."""
@@ -99,34 +101,66 @@ class Units:
     def _in_pools(self, members: np.ndarray) -> np.ndarray:
         """A new pool for each row of members; where none is anything, no unit."""
         held = members != NO_UNIT
-        pools = NO_UNIT - 1 - self._num_pools - np.arange(len(members), dtype=np.int32)
-        self._num_pools += len(members)
+        pools = NO_UNIT - 1 - len(self._unit_of) - np.arange(len(members), dtype=np.int32)
+        self._unit_of = np.concatenate([self._unit_of, np.full(len(members), NO_UNIT, np.int32)])
         pairs = np.stack([np.broadcast_to(pools[:, None], members.shape)[held], members[held]])
         self._pooled = np.concatenate([self._pooled, pairs], axis=1)
         return np.where(held.any(axis=1), pools, NO_UNIT)
 
-    def settled(self, ids: np.ndarray) -> np.ndarray:
-        """Identities with a unit for each pool, which all that is in it becomes."""
-        needed = np.unique(ids[ids < NO_UNIT])
-        if not needed.size:
-            return ids
+    def standing_for(self, ids: np.ndarray, name: str) -> np.ndarray:
+        """Identities with a unit of its own for each pool, under this name if it is new."""
+        # The older a pool, the smaller the number below zero.
+        pools = np.unique(ids[ids < NO_UNIT])[::-1]
+        new = pools[self._unit_of[NO_UNIT - 1 - pools] == NO_UNIT]
+        if new.size:
+            own = self.fresh([len(new)], name)
+            self._unit_of[NO_UNIT - 1 - new] = own
+            self.link(own)
+            self.claim(new, own)
+        return np.where(ids < NO_UNIT, self._unit_of[np.maximum(NO_UNIT - 1 - ids, 0)], ids) if pools.size else ids
+
+    def claim(self, pools: np.ndarray, units: np.ndarray) -> None:
+        """Note that units are what pools are, if these are no mere statistics."""
+        self._claims = np.concatenate([self._claims, np.stack([pools.ravel(), units.ravel()])], axis=1)
+
+    def settle(self, used: np.ndarray) -> None:
+        """Unite what is in each pool with the units that claim it, where it goes on through these alone.
+
+        Args:
+            used: the units that kernels read or the model gives out.
+
+        A pool of units that are used themselves is a statistic, unless they come from as many layers: then it is their
+        sum. A claim counts where its unit is used, or is in a pool that goes on.
+        """
+        used = np.isin(np.arange(len(self._parent)), self.find(used))
+        members: dict[int, np.ndarray] = {}
+        for pool, inside in self._claimed():
+            units = [members[one] if one < 0 else np.array([one]) for one in inside.tolist()]
+            members[pool] = np.unique(self.find(np.concatenate(units)))
+        sums = {pool for pool, units in members.items() if self._is_sum(units, used)}
+        claims = self._claims[:, [pool in sums for pool in self._claims[0].tolist()]]
+        while np.any(going_on := used[self.find(claims[1])]):
+            pools, units = claims[:, going_on]
+            inside = [members[pool] for pool in pools.tolist()]
+            self.unite(np.repeat(units, list(map(len, inside))), np.concatenate(inside))
+            used[self.find(np.concatenate(inside))] = True
+            claims = claims[:, ~going_on]
+
+    def _claimed(self) -> list[tuple[int, np.ndarray]]:
+        """The pools that are claimed or in one that is, and what is in each; before each those that are in it."""
+        needed = np.unique(self._claims[0])
         while True:
-            pairs = self._pooled[:, np.isin(self._pooled[0], needed)]
-            further = np.union1d(needed, pairs[1, pairs[1] < NO_UNIT])
+            pools, inside = self._pooled[:, np.isin(self._pooled[0], needed)]
+            further = np.union1d(needed, inside[inside < NO_UNIT])
             if len(further) == len(needed):
                 break
             needed = further
-        members, component = _components(self.find(pairs))
-        unit = np.full(len(members), NO_UNIT, np.int32)
-        np.maximum.at(unit, component, members)
-        unit = np.where(unit >= 0, unit, NO_UNIT)[component]
-        self.unite(unit, members)
-        place = np.minimum(np.searchsorted(members, ids), len(members) - 1)
-        return self.find(np.where(ids < NO_UNIT, unit[place], ids))
+        # A pool is older than one that holds it.
+        numbers, first = np.unique(-pools, return_index=True)
+        return list(zip((-numbers).tolist(), np.split(inside, first[1:]), strict=True)) if len(pools) else []
 
-    def were_linked(self, ids: np.ndarray) -> bool:
-        """Whether all of these had edges themselves, as units of kernels do and not all elements of an input."""
-        return bool(np.all(self._linked[ids[ids >= 0]]))
+    def _is_sum(self, units: np.ndarray, used: np.ndarray) -> bool:
+        return not np.any(used[units]) or len({self.made_at(int(unit)) for unit in units}) == len(units)
 
     def simplest(self, ids: np.ndarray) -> np.ndarray:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""
