@@ -27,18 +27,19 @@ _FOUND = 0.9
 # it was still missed in one of 300 reorderings of such a graph.
 _JOINED = 0.5
 
-# What is loose is waited for where targets lie within so many floors of zero, or are rows of `init` that joined, and
-# within so many floors pairs may count as given by such rows. With the two rules everywhere 3072 inputs took up to 15
-# products in training instead of 6. With the wait near zero only, a layered graph was CONVERGED at its λ3, 120 times as
-# large, given that vector, in float64 too (tests/test_misleading_starts.py has it).
+# Within so many floors of zero pairs may count as given by rows of `init` that joined. There, and where targets are
+# such rows, what is loose is waited for on an even diagonal too; on an uneven one it is at any height. With the first
+# rule everywhere 3072 inputs took up to 15 products in training instead of 6. With the wait near zero only, a layered
+# graph was CONVERGED at its λ3, 120 times as large, given that vector, in float64 too (tests/test_misleading_starts.py
+# has it).
 _LOOSE_BELOW = 1000
 
 # So many products are made where the loosest of what is not developed may still come down to nothing. Of 3,678 solves
 # of graphs with leaves, and heavy cliques that hang on them lightly, 40 were wrong in silence without a row towards
 # these, one CONVERGED at 4.5 times its value. With it 6 of 10,000 were, and with this rule too none (120 vertices,
 # float32; tests/test_misleading_starts.py draws such ones). For these 24 products do. Two long heavy paths, tied alike
-# and lightly to what bears leaves, take more: of 2,000 solves 74 were wrong with 24 products, 32 with 100 and 28 with
-# 300, but paths and trees, on which the loosest never comes to an end, took all of these.
+# and lightly to what bears leaves, take more: of 900 in float32 7 were wrong with 100 products and 2 with 300; but
+# paths and trees, on which the loosest never comes to an end, took all of these.
 LOOSE_PRODUCTS = 100
 
 # And so many where targets lie within so many floors of zero: leaves, found at once, may be all that shows as yet. One
