@@ -977,6 +977,37 @@ def attention_scores_of_units_that_lead_on():
 
 
 @case
+def attention_scores_by_sums_with_a_bias():
+    def model(params, x, pairs):
+        q, k, v = ((x @ params[name]).reshape(5, 2, 4) for name in "qkv")
+        scores = (q[:, None] * k).sum(axis=-1) + pairs @ params["e"]
+        return jnp.einsum("tsh,shd->thd", jnp.exp(scores), v).reshape(5, -1) @ params["o"]
+
+    def reference(p, a):
+        x = a.units(6)
+        a.join(x, a.layer(x, p["q"]), p["k"])
+        a.layer(a.units(3), p["e"])
+        a.layer(a.layer(x, p["v"]), p["o"])
+
+    shapes = {"q": (6, 8), "k": (6, 8), "v": (6, 8), "e": (3, 2), "o": (8, 3)}
+    params = {name: jax.random.normal(KEY, shape) for name, shape in shapes.items()}
+    return model, params, (jnp.ones((5, 6)), jnp.ones((5, 5, 3))), reference
+
+
+@case
+def a_statistic_of_groups_that_are_given_out():
+    def fun(x):
+        groups = nn.Dense(8)(x).reshape(-1, 2, 4)
+        return groups, nn.Dense(3)(groups.mean(axis=-1))
+
+    def reference(p, a):
+        a.layer(a.units(4), p["Dense_0"]["kernel"])
+        a.layer(a.units(2), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
 def advantages_less_their_mean():
     def fun(x):
         value, advantages = nn.Dense(5)(x)[:, None], nn.Dense(15)(x).reshape(-1, 3, 5)
