@@ -12,10 +12,17 @@ import optax
 from jax.core import Tracer
 
 from fiedler_jax._paths import Path, canonical_path, is_masked, named
+from fiedler_jax._report import listed
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
 from fiedler_jax.eigen._result import is_whole
-from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, KernelMismatchError, MissingParamsError
+from fiedler_jax.errors import (
+    ArgumentTypeError,
+    DisconnectedGraphError,
+    HyperparameterError,
+    KernelMismatchError,
+    MissingParamsError,
+)
 from fiedler_jax.fiedler import (
     block_coefficients,
     check_num_eigenvalues,
@@ -142,6 +149,7 @@ class Penalty:
         if not jax.tree.leaves(params, is_leaf=is_masked):
             return _initial_state(self.graph.num_vertices if self.graph else 0, self._num, jnp.dtype(jnp.float32))
         net = self._network(params)
+        _check_connected(net, self._num)
         return _initial_state(net.num_vertices, self._num, compute_dtype(kernel_leaves(net, params).values()))
 
     def transformation(
@@ -240,6 +248,18 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
         return change(update, *(values[path] for values in by_path)) if path in by_path[0] else update
 
     return jax.tree_util.tree_map_with_path(at_leaf, updates)
+
+
+def _check_connected(graph: NetworkGraph, num_eigenvalues: int) -> None:
+    """Raise DisconnectedGraphError if the eigenvalues asked for are zero whatever the weights."""
+    found = graph.components
+    if len(found) > num_eigenvalues:
+        raise DisconnectedGraphError(
+            f"The graph falls into {len(found)} components that no edge joins: {'; '.join(listed(found))}. Whatever "
+            f"the weights, its {len(found)} smallest eigenvalues are 0, and a penalty on them does nothing. Pass "
+            f"num_eigenvalues={len(found)} or more to reach those that are not; or, if the model joins them in a way "
+            "that the graph does not show (print it), state the edges by hand with fj.graph_from_edges."
+        )
 
 
 def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float = -np.inf) -> None:

@@ -14,6 +14,8 @@ class _Graph(Protocol):
     @property
     def not_understood(self) -> Sequence[str]: ...
     @property
+    def components(self) -> Sequence[dict[str, int]]: ...
+    @property
     def num_vertices(self) -> int: ...
     @property
     def num_edges(self) -> int: ...
@@ -32,7 +34,15 @@ def summary(graph: _Graph) -> str:
     )
     lines += _table("left out", [(leaf.path, str(leaf.shape), leaf.reason) for leaf in graph.left_out])
     lines += _table("not understood", [(what,) for what in graph.not_understood])
+    apart = listed(graph.components)
+    lines += _table("components that no edge joins: λ2 is 0", [(own,) for own in apart] if len(apart) > 1 else [])
     return "\n".join(lines)
+
+
+def listed(components: Sequence[dict[str, int]]) -> list[str]:
+    """Each connected component in words, the first few by name."""
+    lines = [f"{sum(own.values())} units of {_few(own)}" for own in components[:8]]
+    return [*lines, f"and {len(components) - 8} more"] if len(components) > 8 else lines
 
 
 def to_dot(graph: _Graph) -> str:

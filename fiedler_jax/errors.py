@@ -76,6 +76,14 @@ class NoFiedlerValueError(FiedlerError):
     """
 
 
+class DisconnectedGraphError(FiedlerError):
+    """A graph falls into so many components, whatever its weights, that every eigenvalue to penalize is zero.
+
+    Penalize more with ``num_eigenvalues``, at least as many as there are components; or, where the model does join
+    them, build a graph that says so. ``print(graph)`` shows the components and what was left out.
+    """
+
+
 class CertificateSizeError(FiedlerError):
     """A graph leaves a matrix too large to factorize, since too many of its vertices are joined among one another.
 

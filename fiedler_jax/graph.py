@@ -12,6 +12,7 @@ import numpy as np
 
 from fiedler_jax._arrangement import Arrangement, arranged
 from fiedler_jax._chain import order_chain
+from fiedler_jax._components import components
 from fiedler_jax._effective import evaluate
 from fiedler_jax._paths import Path, display, is_masked, leaf_shape, leaves_by_path, named, natural_key, parse_path
 from fiedler_jax._report import summary, to_dot
@@ -112,6 +113,14 @@ class NetworkGraph:
         """First vertex and one past the last vertex of each group, by its name."""
         stops = np.cumsum([group.size for group in self.groups]).tolist()
         return {group.name: (stop - group.size, stop) for group, stop in zip(self.groups, stops, strict=True)}
+
+    @property
+    def components(self) -> tuple[dict[str, int], ...]:
+        """The connected components, whatever the weights are: of each, how many of its units are in which group.
+
+        With several, λ2 is zero. A unit that is joined to none is in no component.
+        """
+        return components(self.blocks, self.ranges)
 
     def __str__(self) -> str:
         return self.summary()

@@ -86,6 +86,7 @@ def add_fiedler_penalty(
         ArgumentTypeError: no graph, no solver, or at an update no state of this transformation.
         HyperparameterError: a setting out of range, such as a strength (or a schedule's first value) that is NaN.
         MissingParamsError: update was called without parameters.
+        DisconnectedGraphError: the graph falls into more components than `num_eigenvalues`, whatever its weights.
         FiedlerError: the graph cannot be read off the parameters, or does not fit them, the updates or the state.
 
     Source: Tam & Dunson, ICML 2020, algorithm 1 (arXiv 2003.00992).
@@ -178,6 +179,7 @@ def fiedler_shrinkage(
         HyperparameterError: a setting out of range, such as a learning rate (or a schedule's first value) that is NaN
             or negative.
         MissingParamsError: update was called without parameters.
+        DisconnectedGraphError: the graph falls into more components than `num_eigenvalues`, whatever its weights.
         FiedlerError: the graph cannot be read off the parameters, or does not fit them, the updates or the state.
 
     Source: Parikh & Boyd, "Proximal Algorithms", Foundations and Trends in Optimization 1 (2014), section 4.2, applied

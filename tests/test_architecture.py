@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0,
     "_paths": 1,
     "_sharding": 1,
+    "_components": 1,
     "_chain": 2,
     "_report": 2,
     "_effective": 2,

@@ -287,3 +287,32 @@ def test_narrow_kernels_are_computed_in_float32(given: str) -> None:
 def test_one_float64_kernel_makes_all_of_them_so(x64: None) -> None:
     params = {"Dense_0": {"kernel": jnp.ones((2, 3), "float32")}, "Dense_1": {"kernel": jnp.ones((3, 4), "float64")}}
     assert {block.dtype for block in fj.edge_blocks(fj.graph_from_params(params), params)} == {np.dtype("float64")}
+
+
+def towers(count: int) -> fj.NetworkGraph:
+    """As many chains of two layers as asked for, which nothing joins."""
+    edges = []
+    for i in range(count):
+        edges += [
+            (f"Dense_{2 * i}/kernel", f"{i} in", f"{i} hidden"),
+            (f"Dense_{2 * i + 1}/kernel", f"{i} hidden", f"{i} out"),
+        ]
+    return fj.graph_from_edges(kernels(*[(4, 3), (3, 2)] * count), edges)
+
+
+def test_components_are_counted_by_group_and_printed() -> None:
+    graph = towers(2)
+    assert graph.components == ({"0 in": 4, "0 hidden": 3, "0 out": 2}, {"1 in": 4, "1 hidden": 3, "1 out": 2})
+    lines = str(graph).splitlines()
+    assert lines[lines.index("components that no edge joins: λ2 is 0") :][1:] == [
+        "  9 units of 0 in, 0 hidden and 1 more",
+        "  9 units of 1 in, 1 hidden and 1 more",
+    ]
+    assert "components" not in str(fj.graph_from_params(kernels((4, 3), (3, 2))))
+    assert str(towers(11)).splitlines()[-1] == "  and 3 more"
+
+
+def test_a_unit_joined_to_itself_only_is_in_no_component() -> None:
+    params = {"w": jnp.ones((4, 3)), "loop": jnp.ones((1, 1)), "empty": jnp.ones((3, 0))}
+    graph = fj.graph_from_edges(params, [("w", "in", "out"), ("loop", "one", "one"), ("empty", "out", "none")])
+    assert graph.components == ({"in": 4, "out": 3},)

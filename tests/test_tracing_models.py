@@ -11,52 +11,14 @@ import numpy as np
 import pytest
 from adjacency import Adjacency
 from flax import nnx
-from reference import spectrum
+from traced import KEY, Case, check, filled, flat, linen, taps, through
 
-import fiedler_jax as fj
-from fiedler_jax._paths import canonical_path, display
-
-KEY = jax.random.key(0)
-CASES: dict[str, Callable[[], tuple[Any, Any, tuple, Callable[[Any, Adjacency], None]]]] = {}
+CASES: dict[str, Callable[[], Case]] = {}
 
 
-def case(build: Callable) -> Callable:
+def case(build: Callable[[], Case]) -> Callable[[], Case]:
     CASES[build.__name__] = build
     return build
-
-
-def filled(model: nn.Module, *inputs: jax.Array) -> Any:
-    """Variables of a module, all of them random: nothing has to be compiled to make them."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, KEY, *inputs)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-
-def linen(fun: Callable[..., Any], *inputs: jax.Array) -> tuple[nn.Module, Any, tuple]:
-    """A module whose layers are made inside a function, with its variables."""
-
-    class Model(nn.Module):
-        @nn.compact
-        def __call__(self, *inputs: jax.Array) -> jax.Array:
-            return fun(*inputs)
-
-    return Model(), filled(Model(), *inputs), inputs
-
-
-def through(x: jax.Array, *layers: Callable[[jax.Array], Any]) -> jax.Array:
-    """Layers one after the other: linen numbers them as they are made, so nested calls would be numbered backwards."""
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-def flat(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1)
-
-
-def taps(kernel: np.ndarray) -> np.ndarray:
-    """Absolute weights between channels: the sum over the taps of a convolution kernel (..., in, out)."""
-    return np.abs(kernel).sum(axis=tuple(range(kernel.ndim - 2)))
 
 
 def attention(a: Adjacency, p: Any, stream: np.ndarray) -> np.ndarray:
@@ -1323,52 +1285,6 @@ def nnx_module():
     return model, nnx.state(model, nnx.Param), (jnp.ones((2, 6, 6, 2)),), reference
 
 
-def as_numpy(variables: Any) -> Any:
-    if isinstance(variables, nnx.State):
-        variables = nnx.to_pure_dict(variables)
-    params = variables.get("params", variables)
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_traced_model(name: str) -> None:
-    model, variables, inputs, reference = CASES[name]()
-    graph = fj.graph_from_model(model, variables, *inputs, strict=True)
-    adjacency = Adjacency()
-    reference(as_numpy(variables), adjacency)
-    assert_same_graph(graph, variables, adjacency.matrix)
-    assert_leaves_are_accounted_for(graph, variables)
-
-
-def assert_same_graph(graph: fj.NetworkGraph, variables: Any, expected: np.ndarray) -> None:
-    """The same vertices, total weight and spectra as those of an adjacency written by hand."""
-    assert graph.num_vertices == len(expected), graph
-
-    @jax.jit
-    def dense(variables: Any) -> list[jax.Array]:
-        return [fj.laplacian(graph, variables, normalized=normalized).to_dense() for normalized in (True, False)]
-
-    for normalized, found in zip((True, False), dense(variables), strict=True):
-        values = spectrum(expected, normalized)
-        found = np.asarray(found, np.float64)
-        np.testing.assert_allclose(
-            np.linalg.eigvalsh(found), values, rtol=0, atol=1e-5 * values[-1], err_msg=str(graph)
-        )
-        if not normalized:
-            np.testing.assert_allclose(np.trace(found), expected.sum(), rtol=1e-5)
-
-
-def assert_leaves_are_accounted_for(graph: fj.NetworkGraph, variables: Any) -> None:
-    """Every leaf is in an edge block, and then it has a gradient, or it is left out with a reason."""
-    params = variables.get("params", variables) if isinstance(variables, dict) else variables
-    vector = np.random.default_rng(0).normal(size=graph.num_vertices).astype(np.float32)
-    gradient = jax.jit(jax.grad(lambda p: fj.variational_penalty(graph, p, jnp.asarray(vector), normalized=False)))(
-        params
-    )
-    without = {
-        display(canonical_path(path))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-        if not np.any(np.asarray(leaf))
-    }
-    assert without == {leaf.path for leaf in graph.left_out}
-    assert all(leaf.reason for leaf in graph.left_out)
+    check(*CASES[name]())

@@ -512,3 +512,18 @@ def test_the_number_of_eigenvalues_is_static_under_inject_hyperparams() -> None:
     assert state.inner_state.vectors.shape == (2, VERTICES)
     with pytest.raises(errors.HyperparameterError, match="static_args"):
         inject()(0.1, GRAPH, num_eigenvalues=2).init(params)
+
+
+@pytest.mark.parametrize("make", [fj.add_fiedler_penalty, lambda *a, **k: fj.fiedler_shrinkage(a[0], 0.1, *a[1:], **k)])
+def test_a_graph_in_components_needs_as_many_eigenvalues(make: Any) -> None:
+    params = {name: jnp.array([[1.0, 0.2], [0.3, 1.0]]) for name in ("one", "other")}
+    graph = fj.graph_from_edges(params, [("one", "a", "b"), ("other", "c", "d")])
+    with pytest.raises(
+        fj.errors.DisconnectedGraphError, match=r"2 components .*4 units of a, b; 4 units of c, d.*=2 or"
+    ):
+        make(0.1, graph).init(params)
+    tx = make(0.1, graph, num_eigenvalues=2, normalized=False)
+    state = tx.init(params)
+    updates, _ = jax.jit(tx.update)(jax.tree.map(jnp.zeros_like, params), state, params)
+    # λ2 is 0 between the two, λ3 the smaller of their own.
+    assert any(np.any(np.abs(update) > 1e-3) for update in jax.tree.leaves(updates))

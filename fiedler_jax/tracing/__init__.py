@@ -94,7 +94,8 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
             value = None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
             values.append(Effective(leaf_shape(leaf), leaf.dtype, value=value))
     outputs = run(trace, program, values)
-    used = [*map(identities, outputs), *(product.source for product in trace.products)]
+    given_out = [trace.units.standing_for(identities(value), "output") for value in outputs]
+    used = [*given_out, *(product.source for product in trace.products)]
     trace.units.settle(np.concatenate([ids.ravel() for ids in used]))
     return _graph(trace, parameters, strict)
 

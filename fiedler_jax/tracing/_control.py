@@ -45,7 +45,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
         gathered = zip(*slices, strict=True) if slices else ()
         out_shapes = [shape_of(v) for v in equation.outvars[num_carry:]]
         return [*carry, *(_stacked(trace, list(ys), shape) for ys, shape in zip(gathered, out_shapes, strict=True))]
-    xs = [v if isinstance(v, Effective) else trace.units.united_over(v, [0]) for v in sliced]
+    xs = [v if isinstance(v, Effective) or len(v) == 1 else trace.units.united_over(v, [0]) for v in sliced]
     first = [_at_step(value, 0) for value in xs]
     results = _one_step(trace, program, consts, carry, first)
     ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])
@@ -88,7 +88,10 @@ def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value
 
 def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     units = trace.units
-    found = units.standing_for(units.simplest(after), CARRY)
+    after = units.simplest(after)
+    if np.any(units.are_outer(after)) and not units.linked(before):
+        return after
+    found = units.standing_for(after, CARRY)
     if np.all(found < 0):
         return units.simplest(before) if units.linked(before) else no_units(before.ndim)
     # Elements of the carry that were united with no kernel's units have only to follow.

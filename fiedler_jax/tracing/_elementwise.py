@@ -45,23 +45,41 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     Where one of them varies along an axis on which the other does not, it keeps its identities: a mask or a scalar
     gate is not united with all the units it multiplies. Only the elements of an input, not yet units of any kernel,
-    may be united along such an axis. An outer product has none. A pool may be the unit it meets, if it meets one only.
+    may be united along such an axis. An outer product is of both. A pool may be the unit it meets, if that is one only.
     """
     units = trace.units
     a, b = units.simplest(some), units.simplest(others)
+    if np.any(units.are_outer(a)) or np.any(units.are_outer(b)):
+        return _with_outer(trace, a, b)
     if not has_units(a) or not has_units(b):
         return _with_pools(trace, a, b)
     if varied(a) != varied(b):
         if varied(a) < varied(b):
             a, b = b, a
         if not varied(b) < varied(a):
-            if units.linked(a) == units.linked(b):
-                return no_units(a.ndim)
-            return a if units.linked(a) else b
+            if units.linked(a) and units.linked(b):
+                return units.outer(a, b)
+            return a if units.linked(a) else b if units.linked(b) else no_units(a.ndim)
         if units.linked(a) or not units.linked(b):
             return a
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
+
+
+def _with_outer(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """As `combined`, where one activation is an outer product: what varies as a factor of it does is that factor."""
+    units = trace.units
+    if not np.any(units.are_outer(a)):
+        a, b = b, a
+    if varied(a) <= varied(b) and (units.linked(b) or np.any(units.are_outer(b))):
+        # What only fills up, as padding does, is no unit.
+        return units.simplest(np.where(b != NO_UNIT, b, a))
+    if np.any(units.are_outer(b)):
+        return units.simplest(np.where(a != NO_UNIT, a, b)) if varied(b) < varied(a) else a
+    for factor in units.factors(a):
+        if units.linked(b) and varied(factor) == varied(b):
+            combined(trace, factor, b)
+    return a
 
 
 def _with_pools(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:

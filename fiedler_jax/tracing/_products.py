@@ -1,5 +1,6 @@
 """Products and convolutions: where the edges come from."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import display
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, shape_of
-from fiedler_jax.tracing._units import has_units, no_units, varied, without_pools
+from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
 
 
 def kernel_name(*kernels: Effective) -> str:
@@ -69,6 +70,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         return [_of_activations(trace, equation, values)]
     rank_w, rank_x = len(kernel.shape), ids.ndim
     free_x = [axis for axis in range(rank_x) if axis not in (*contract[x], *batch[x])]
+    ids = trace.units.seen_along(ids, free_x)
     free_w = [axis for axis in range(rank_w) if axis not in (*contract[w], *batch[w])]
     b, k = len(batch[x]), len(contract[x])
     if not free_w and varied(ids) & set(contract[x]) and varied(ids) & set(free_x) and trace.units.linked(ids):
@@ -108,45 +110,104 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     """Identities of a product without parameters: attention, gates, fixed matrices.
 
     It keeps those of the operand that does not vary along the contracted axes: what is summed are positions of one
-    unit. What a fixed vector sums is in a pool. If both operands do so and vary elsewhere, it is an outer product,
-    which has none.
+    unit. If both operands do so and vary elsewhere, it is an outer product. Units that are summed, each with its gate,
+    are in a pool.
     """
     contract, batch = equation.params["dimension_numbers"]
-    rank = len(shape_of(equation.outvars[0]))
-    all_ids = [trace.units.simplest(without_pools(identities(value))) for value in values]
+    rank, units = len(shape_of(equation.outvars[0])), trace.units
+    seen = [units.seen_along(identities(value), contract[i]) for i, value in enumerate(values)]
+    all_ids = [units.simplest(units.without_pools(ids)) for ids in seen]
     free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
     for kernel, begun in trace.changed:
         for ids in all_ids:
-            if not trace.units.linked(ids) and np.any(np.isin(ids, trace.units.find(begun))):
+            if not units.linked(ids) and np.any(np.isin(ids, units.find(begun))):
                 trace.not_understood("a kernel changed in a loop", [kernel])
                 return no_units(rank)
     results: list[tuple[bool, np.ndarray]] = []
     for i, ids in enumerate(all_ids):
         if varied(ids) & set(contract[i]):
+            other = values[1 - i]
+            if isinstance(other, Effective):
+                if other.leaves:
+                    continue
+                return _by_fixed_matrix(trace, ids, other, i, equation, values)
             size = [shape_of(equation.invars[i])[axis] for axis in free[i]]
             other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
-            fixed = isinstance(values[1 - i], Effective)
-            if fixed and not free[1 - i] and trace.units.linked(ids):
-                return contracted(trace.units.pooled(ids, contract[i]), contract[i], batch[i], 0, rank)
-            if other_varies or not _is_gated_sum(trace, ids, free[i], size, fixed):
+            if other_varies or not _is_gated_sum(ids, free[i], size):
                 continue
-            ids = trace.units.united_over(ids, contract[i])
-        if has_units(ids):
+            together = units.pooled if units.linked(ids) else units.united_over
+            ids = together(ids, contract[i])
+        if holds_any(ids):
             kept = contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
             results.append((bool(varied(ids) & set(free[i])), kept))
     if len(results) == 2 and results[0][0] == results[1][0]:
-        return no_units(rank) if results[0][0] else combined(trace, results[0][1], results[1][1])
+        (varies, one), (_, other) = results
+        if not varies:
+            return combined(trace, one, other)
+        return units.outer(one, other) if units.linked(one) and units.linked(other) else no_units(rank)
     return max(results, key=lambda result: result[0], default=(False, no_units(rank)))[1]
 
 
-def _is_gated_sum(trace: Trace, ids: np.ndarray, free: Sequence[int], sizes: Sequence[int], fixed: bool) -> bool:
-    """Whether a product sums different units of an operand, each with its gate (a mixture of experts): they unite.
+def _by_fixed_matrix(
+    trace: Trace, ids: np.ndarray, matrix: Effective, i: int, equation: Any, values: Sequence[Value]
+) -> np.ndarray:
+    """Identities after a product, whose operand i they are, with a matrix that depends on no parameter.
+
+    What reads one element is it. What reads several that nothing else reads is a pool of them, or, if they are elements
+    of an input, one unit. Units that are mixed further cannot be told apart.
+    """
+    contract, batch = equation.params["dimension_numbers"]
+    units, rank = trace.units, len(shape_of(equation.outvars[0]))
+    free = [axis for axis in range(ids.ndim) if axis not in (*contract[i], *batch[i])]
+    free_of_matrix = [a for a in range(len(matrix.shape)) if a not in (*contract[1 - i], *batch[1 - i])]
+    weights = constant_value(matrix)
+    if weights is not None:
+        order = *batch[1 - i], *free_of_matrix, *contract[1 - i]
+        shapes = [[matrix.shape[a] for a in axes] for axes in (batch[1 - i], free_of_matrix, contract[1 - i])]
+        read = (weights.transpose(order) != 0).reshape([math.prod(shape) for shape in shapes])
+        kept = [ids.shape[axis] for axis in free]
+        full = np.broadcast_to(ids.transpose(*batch[i], *free, *contract[i]), (*shapes[0], *kept, *shapes[2]))
+        found = _read(trace, full.reshape(len(read), -1, read.shape[2]), read)
+        if found is not None:
+            axes = range(rank)
+            b, f = len(batch[i]), len(free)
+            first = [*axes[:b], *axes[b + f :], *axes[b : b + f]]
+            return found.reshape(*shapes[0], *kept, *shapes[1]).transpose(first if i == 1 else axes)
+    if units.linked(ids):
+        trace.not_understood("a product of units with a fixed matrix", values)
+        return no_units(rank)
+    if not varied(ids) & set(free):
+        return no_units(rank)
+    together = units.united_over(ids, contract[i])
+    return contracted(together, contract[i], batch[i], len(free_of_matrix) if i == 1 else 0, rank)
+
+
+def _read(trace: Trace, ids: np.ndarray, read: np.ndarray) -> np.ndarray | None:
+    """What the rows (batch, m, k) of a matrix read from identities (batch, free, k), as (batch, free, m).
+
+    None if something is read twice, each time among others.
+    """
+    count = read.sum(axis=2)[:, None]
+    first = read.argmax(axis=2)[:, None]
+    picked = np.take_along_axis(ids, np.broadcast_to(first, (*ids.shape[:2], read.shape[1])), axis=2)
+    picked = np.where(count == 0, NO_UNIT, picked)
+    if np.all(count <= 1):
+        return picked
+    if not trace.units.linked(ids) or np.any(read.sum(axis=1) > 1):
+        return None
+    if picked.size == 1:
+        return np.full_like(picked, NO_UNIT)
+    members = np.where(read[:, None], ids[:, :, None], NO_UNIT)
+    pools = trace.units.in_pools(members.reshape(-1, members.shape[-1])).reshape(picked.shape)
+    return np.where(count > 1, pools, picked)
+
+
+def _is_gated_sum(ids: np.ndarray, free: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether a product sums different units of an operand, each with its gate (a mixture of experts).
 
     Then it varies along all the axes that it keeps. A query does not: it has positions, so that its product with a
-    key is a score, which is no unit. By a fixed matrix only elements of an input unite.
+    key is a score, which is no unit.
     """
-    if fixed:
-        return not trace.units.linked(ids) and bool(varied(ids) & set(free))
     return bool(varied(ids) & set(free)) and all(
         axis in varied(ids) or size == 1 for axis, size in zip(free, sizes, strict=True)
     )
@@ -156,7 +217,9 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     """Channels are the units; taps of one pair of channels are summed."""
     numbers, groups = equation.params["dimension_numbers"], equation.params["feature_group_count"]
     kernel, rank = values[1], len(shape_of(equation.outvars[0]))
+    positions = [0, *range(2, rank)]
     ids = trace.units.simplest(identities(values[0])).transpose(numbers.lhs_spec)
+    ids = trace.units.seen_along(ids, positions)
     is_kernel = isinstance(kernel, Effective) and bool(kernel.leaves)
     if equation.params["batch_group_count"] != 1 or (not is_kernel and isinstance(values[0], Effective)):
         if any(isinstance(value, Effective) and value.leaves for value in values):
@@ -167,7 +230,6 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     assert isinstance(kernel, Effective)
     at = numbers.rhs_spec[:2]
     outputs, inputs = (kernel.shape[axis] for axis in at)
-    positions = [0, *range(2, rank)]
     if groups == 1 and mixes_positions(trace, ids, [1], positions):
         say_mixed(trace, ids, kernel)
         shapes = (shape_of(equation.invars[0]), numbers.lhs_spec), (shape_of(equation.outvars[0]), numbers.out_spec)
@@ -195,7 +257,7 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     rank = ids.ndim
     weights = constant_value(values[1]) if isinstance(values[1], Effective) else None
-    ids = without_pools(ids)
+    ids = np.maximum(ids, NO_UNIT)
     if weights is None or not has_units(ids):
         if has_units(ids) and has_units(identities(values[1])):
             trace.not_understood("a convolution with a kernel made of activations", values)

@@ -6,6 +6,9 @@ depend; -1 is an element that is no unit (a statistic, a constant). Units that t
 What a reduction leaves of several units, where others vary along another axis, is a pool, a number below -1, and what
 that is shows at the end only. The sum of branches that were stacked goes on in their place: then they are one unit, as
 if they had been added. The mean of a group of channels that go on themselves is a statistic, and none of them.
+
+An outer product has a number below -1 for each pair of units of its factors. What sums over one factor, or is shared
+by its units, sees the other: the features of weighted tokens, not the weights.
 """
 
 import bisect
@@ -13,10 +16,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from fiedler_jax._components import joined_by
 
 NO_UNIT = -1
+
+# An outer product of more elements holds no units, lest a trace need more memory than the model.
+_MOST_OUTER = 2**24
 
 
 class Units:
@@ -29,8 +35,9 @@ class Units:
         # In each column a pool and something in it, a unit or an older pool; a pool and a unit that may be what it is.
         self._pooled = np.zeros((2, 0), np.int32)
         self._claims = np.zeros((2, 0), np.int32)
-        # The unit that stands for each pool, if one does.
+        # For each number below -1: the unit that stands for the pool, if one does; the factors, if it is a product.
         self._unit_of = np.zeros(0, np.int32)
+        self._factors = np.zeros((2, 0), np.int32)
 
     def fresh(self, shape: Sequence[int], name: str) -> np.ndarray:
         """New units, under a name for the report."""
@@ -64,7 +71,7 @@ class Units:
         pairs = np.unique(np.stack([one, other])[:, (one != other) & (one >= 0) & (other >= 0)], axis=1)
         if not pairs.size:
             return
-        roots, component = _components(pairs)
+        roots, component = joined_by(pairs)
         _, first = np.unique(component, return_index=True)
         least = roots[first][component]
         self._parent[roots] = least
@@ -78,7 +85,47 @@ class Units:
     def linked(self, ids: np.ndarray) -> bool:
         """Whether any of the units has edges."""
         found = self.find(ids)
-        return bool(np.any(self._linked[found[found >= 0]]))
+        return bool(np.any(self._linked[found[found >= 0]])) or bool(np.any(self.are_outer(ids)))
+
+    def outer(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Identities of what depends on a unit of each of two arrays, wherever both have one."""
+        one, other = self.simplest(some), self.simplest(others)
+        if math.prod(np.broadcast_shapes(one.shape, other.shape)) > _MOST_OUTER:
+            return no_units(one.ndim)
+        one, other = np.broadcast_arrays(one, other)
+        both = (one != NO_UNIT) & (other != NO_UNIT)
+        ids = np.where(one != NO_UNIT, one, other)
+        ids[both] = self._numbers(np.stack([one[both], other[both]]))
+        return ids
+
+    def are_outer(self, ids: np.ndarray) -> np.ndarray:
+        """Which elements are outer products."""
+        below = ids < NO_UNIT
+        if not np.any(below):
+            return np.zeros(ids.shape, bool)
+        return below & (self._factors[0][np.where(below, NO_UNIT - 1 - ids, 0)] != NO_UNIT)
+
+    def factors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Identities with each outer product by its first factor, and by its second."""
+        outer = self.are_outer(ids)
+        at = np.where(outer, NO_UNIT - 1 - ids, 0)
+        one, other = (self.simplest(np.where(outer, factor[at], ids)) for factor in self._factors)
+        return one, other
+
+    def seen_along(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """Identities with each outer product by that factor which does not vary along some axes, if the other does."""
+        found = self.simplest(ids)
+        while np.any(self.are_outer(found)):
+            factors = self.factors(found)
+            varies = [bool(varied(factor) & set(axes)) for factor in factors]
+            if varies[0] == varies[1]:
+                break
+            found = factors[varies.index(False)]
+        return found
+
+    def without_pools(self, ids: np.ndarray) -> np.ndarray:
+        """Identities in which pools are no units; outer products stay."""
+        return np.where((ids < NO_UNIT) & ~self.are_outer(ids), NO_UNIT, ids)
 
     def pooled(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
         """Identities after a reduction along some axes, which become of size one.
@@ -86,29 +133,37 @@ class Units:
         Units that do not vary along these stay what they are. Those that do are in a pool for each place along the
         other axes; where they vary along none of these, all are in one statistic, which is no unit.
         """
-        found = self.simplest(ids)
+        found = self.seen_along(ids, axes)
         gone = varied(found) & set(axes)
         if not gone or gone == varied(found):
             return no_units(found.ndim) if gone else found
         members = np.moveaxis(found, sorted(gone), range(-len(gone), 0))
         kept = [1 if axis in gone else size for axis, size in enumerate(found.shape)]
-        return self._in_pools(members.reshape(math.prod(kept), -1)).reshape(kept)
+        return self.in_pools(members.reshape(math.prod(kept), -1)).reshape(kept)
 
     def pooled_together(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Pools of what is at each place of two arrays of one shape."""
-        return self._in_pools(np.stack([some.ravel(), others.ravel()], axis=1)).reshape(some.shape)
+        return self.in_pools(np.stack([some.ravel(), others.ravel()], axis=1)).reshape(some.shape)
 
-    def _in_pools(self, members: np.ndarray) -> np.ndarray:
-        """A new pool for each row of members; where none is anything, no unit."""
-        held = members != NO_UNIT
-        pools = NO_UNIT - 1 - len(self._unit_of) - np.arange(len(members), dtype=np.int32)
-        self._unit_of = np.concatenate([self._unit_of, np.full(len(members), NO_UNIT, np.int32)])
+    def in_pools(self, members: np.ndarray) -> np.ndarray:
+        """A new pool for each row of members; where none is a unit or a pool, no unit."""
+        held = (members != NO_UNIT) & ~self.are_outer(members)
+        pools = self._numbers(np.full((2, len(members)), NO_UNIT, np.int32))
         pairs = np.stack([np.broadcast_to(pools[:, None], members.shape)[held], members[held]])
         self._pooled = np.concatenate([self._pooled, pairs], axis=1)
         return np.where(held.any(axis=1), pools, NO_UNIT)
 
+    def _numbers(self, factors: np.ndarray) -> np.ndarray:
+        """New numbers below -1, for products of these factors (2, m) or, where they are no units, for pools."""
+        count = factors.shape[1]
+        numbers = NO_UNIT - 1 - len(self._unit_of) - np.arange(count, dtype=np.int32)
+        self._unit_of = np.concatenate([self._unit_of, np.full(count, NO_UNIT, np.int32)])
+        self._factors = np.concatenate([self._factors, factors], axis=1)
+        return numbers
+
     def standing_for(self, ids: np.ndarray, name: str) -> np.ndarray:
-        """Identities with a unit of its own for each pool, under this name if it is new."""
+        """Identities with a unit of its own for each pool, under this name if it is new; outer products have none."""
+        ids = np.where(self.are_outer(ids), NO_UNIT, ids)
         # The older a pool, the smaller the number below zero.
         pools = np.unique(ids[ids < NO_UNIT])[::-1]
         new = pools[self._unit_of[NO_UNIT - 1 - pools] == NO_UNIT]
@@ -171,23 +226,14 @@ class Units:
         return found
 
     def united_over(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """Identities with the units along some axes made one, those axes of size one; pools are none."""
-        ids = without_pools(ids)
+        """Identities with the units along some axes made one, those axes of size one; what else there is, is none."""
+        ids = np.maximum(ids, NO_UNIT)
         moved = np.moveaxis(self.find(ids), axes, range(-len(axes), 0)) if axes else self.find(ids)[..., None]
         kept = moved.shape[: moved.ndim - max(len(axes), 1)]
         flat = moved.reshape(*kept, -1)
         first = flat.max(axis=-1, keepdims=True)
         self.unite(first, flat)
         return np.expand_dims(self.find(first[..., 0]), tuple(sorted(axes)))
-
-
-def _components(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What stands in some pairs (2, m), each once and in ascending order, and the number of its connected component."""
-    nodes, ends = np.unique(pairs, return_inverse=True)
-    ends = ends.reshape(2, -1)
-    graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(nodes), len(nodes)))
-    _, component = connected_components(graph, directed=False)
-    return nodes, component
 
 
 def no_units(rank: int) -> np.ndarray:
@@ -200,13 +246,8 @@ def varied(ids: np.ndarray) -> frozenset[int]:
     return frozenset(axis for axis, size in enumerate(ids.shape) if size > 1)
 
 
-def without_pools(ids: np.ndarray) -> np.ndarray:
-    """Identities in which pools are no units."""
-    return np.maximum(ids, NO_UNIT)
-
-
 def holds_any(ids: np.ndarray) -> bool:
-    """Whether any element is a unit or a pool."""
+    """Whether any element is a unit, a pool or an outer product."""
     return bool(np.any(ids != NO_UNIT))
 
 

@@ -1,0 +1,364 @@
+"""Products without parameters: fixed matrices, gates, attention and outer products, against adjacencies by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from adjacency import Adjacency
+from traced import KEY, Case, check, flat, linen, through
+
+import fiedler_jax as fj
+
+CASES: dict[str, Callable[[], Case]] = {}
+
+
+def case(build: Callable[[], Case]) -> Callable[[], Case]:
+    CASES[build.__name__] = build
+    return build
+
+
+def random_params(**shapes: tuple[int, ...]) -> dict[str, jax.Array]:
+    keys = jax.random.split(KEY, len(shapes))
+    return {name: jax.random.normal(key, shape) for key, (name, shape) in zip(keys, shapes.items(), strict=True)}
+
+
+@case
+def a_permutation_between_layers():
+    places = np.array([3, 1, 4, 0, 5, 2])
+
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.relu(nn.Dense(6)(x)) @ jnp.eye(6)[places])
+
+    def reference(p, a):
+        hidden = a.layer(a.units(4), p["Dense_0"]["kernel"])
+        a.layer(hidden[np.argsort(places)], p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_permutation_of_the_input_from_the_left():
+    places = np.array([2, 0, 3, 1])
+
+    def fun(x):
+        return through(2.0 * jnp.eye(4)[places] @ x.T, lambda x: x.T, nn.Dense(3))
+
+    def reference(p, a):
+        a.layer(a.units(4)[places], p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_matrix_that_selects_and_fills_up():
+    def fun(x):
+        chosen = nn.Dense(6)(x) @ jnp.zeros((6, 4)).at[(1, 5, 1), (0, 1, 3)].set(1.0)
+        return nn.Dense(3)(chosen)
+
+    def reference(p, a):
+        hidden = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        a.layer(np.append(hidden, a.units(1))[[1, 5, 6, 1]], p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def a_matrix_that_adds_neighbours():
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.relu(nn.Dense(6)(x)) @ jnp.repeat(jnp.eye(3), 2, axis=0))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), np.abs(p["Dense_0"]["kernel"]).reshape(4, 3, 2).sum(axis=-1)), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_matrix_for_each_group():
+    places = np.array([[1, 0, 2], [2, 1, 0]])
+
+    def fun(x):
+        groups = nn.DenseGeneral((2, 3))(x)
+        return nn.Dense(3)(flat(jnp.einsum("bgi,gio->bgo", groups, jax.nn.one_hot(places, 3, axis=1))))
+
+    def reference(p, a):
+        groups = a.layer(a.units(4), p["DenseGeneral_0"]["kernel"].reshape(4, 6)).reshape(2, 3)
+        a.layer(np.take_along_axis(groups, places, axis=1).ravel(), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def attention_of_one_query():
+    def fun(x):
+        q = nn.DenseGeneral((2, 2, 3))(x[:, -1:])
+        k, v = nn.DenseGeneral((2, 3))(x), nn.DenseGeneral((2, 3))(x)
+        weights = nn.softmax(jnp.einsum("bsgrd,btgd->bgrst", q, k))
+        return nn.DenseGeneral(5, axis=(-3, -2, -1))(jnp.einsum("bgrst,btgd->bsgrd", weights, v))
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["DenseGeneral_0"]["kernel"].reshape(4, 12))
+        a.layer(x, p["DenseGeneral_1"]["kernel"].reshape(4, 6))
+        value = a.layer(x, p["DenseGeneral_2"]["kernel"].reshape(4, 6)).reshape(2, 1, 3)
+        a.layer(np.broadcast_to(value, (2, 2, 3)).ravel(), p["DenseGeneral_3"]["kernel"].reshape(12, 5))
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
+def experts_with_a_gate_each_given_out():
+    def fun(x):
+        experts = jnp.stack([nn.Dense(4)(x), nn.Dense(4)(x), nn.Dense(4)(x)], axis=1)
+        return jnp.einsum("be,bed->bd", nn.softmax(nn.Dense(3)(x)), experts)
+
+    def reference(p, a):
+        x = a.units(5)
+        experts = a.layer(x, p["Dense_0"]["kernel"])
+        for name in ("Dense_1", "Dense_2"):
+            a.join(x, experts, p[name]["kernel"])
+        a.layer(x, p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def an_average_of_members_given_out():
+    def fun(x):
+        return jnp.stack([nn.Dense(4)(x), nn.Dense(4)(x)]).mean(axis=0)
+
+    def reference(p, a):
+        x = a.units(5)
+        a.join(x, a.layer(x, p["Dense_0"]["kernel"]), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def soft_experts_on_a_residual():
+    def model(params, x):
+        x = x @ params["in"]
+        logits = jnp.einsum("btd,des->btes", x, params["slots"])
+        slots = jnp.einsum("btd,btes->besd", x, jax.nn.softmax(logits, axis=1))
+        slots = jnp.einsum(
+            "besf,efd->besd", jax.nn.relu(jnp.einsum("besd,edf->besf", slots, params["up"])), params["down"]
+        )
+        x = x + jnp.einsum("btes,besd->btd", jax.nn.softmax(logits, axis=(2, 3)), slots)
+        return x @ params["out"]
+
+    def reference(p, a):
+        x = a.layer(a.units(4), p["in"])
+        a.layer(x, p["slots"].reshape(5, 6))
+        for up, down in zip(p["up"], p["down"], strict=True):
+            a.join(a.layer(x, up), x, down)
+        a.layer(x, p["out"])
+
+    params = random_params(**{"in": (4, 5), "slots": (5, 2, 3), "up": (2, 5, 6), "down": (2, 6, 5), "out": (5, 3)})
+    return model, params, (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def learned_tokens():
+    def fun(x):
+        x = nn.Dense(6)(x)
+        weights = nn.softmax(nn.Dense(3)(nn.LayerNorm()(x)), axis=1)
+        tokens = nn.LayerNorm()(jnp.einsum("btr,btd->brd", weights, x))
+        return nn.Dense(2, name="out")(nn.gelu(nn.Dense(5)(tokens)).mean(axis=1))
+
+    def reference(p, a):
+        x = a.layer(a.units(4), p["Dense_0"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
+        a.layer(a.layer(x, p["Dense_2"]["kernel"]), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
+def learned_tokens_on_a_residual():
+    def fun(x):
+        weights = nn.softmax(nn.Dense(3)(x), axis=1)
+        tokens = (weights[..., None] * nn.Dense(6)(x)[:, :, None]).sum(axis=1)
+        return nn.Dense(2, name="out")(tokens + nn.Dense(6)(x.mean(axis=1))[:, None])
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["Dense_0"]["kernel"])
+        stream = a.layer(x, p["Dense_1"]["kernel"])
+        a.join(x, stream, p["Dense_2"]["kernel"])
+        a.layer(stream, p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
+def slots_that_compete():
+    def fun(x):
+        keys, values = nn.Dense(6)(x), nn.Dense(5)(x)
+        share = nn.softmax(nn.Dense(3)(keys), axis=-1) + 1e-8
+        share = share / share.sum(axis=1, keepdims=True)
+        return nn.Dense(2)(jnp.einsum("bns,bnd->bsd", share, values))
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(a.layer(x, p["Dense_0"]["kernel"]), p["Dense_2"]["kernel"])
+        a.layer(a.layer(x, p["Dense_1"]["kernel"]), p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
+def a_layer_whose_kernel_is_computed():
+    def fun(x):
+        kernel = nn.Dense(4 * 6)(x).reshape(-1, 4, 6)
+        return nn.Dense(2, name="out")(nn.relu(jnp.einsum("bi,bio->bo", nn.Dense(4)(x), kernel)))
+
+    def reference(p, a):
+        x = a.units(5)
+        out = a.layer(x, np.abs(p["Dense_0"]["kernel"]).reshape(5, 4, 6).sum(axis=1))
+        a.layer(x, p["Dense_1"]["kernel"])
+        a.layer(out, p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+def linear_attention(p: Any, a: Adjacency) -> None:
+    x = a.units(4)
+    a.layer(x, p["Dense_0"]["kernel"])
+    a.layer(x, p["Dense_1"]["kernel"])
+    a.layer(a.layer(x, p["Dense_2"]["kernel"]), p["out"]["kernel"])
+
+
+@case
+def attention_linear():
+    def fun(x):
+        q, k, v = nn.elu(nn.Dense(6)(x)) + 1, nn.elu(nn.Dense(6)(x)) + 1, nn.Dense(5)(x)
+        mixed = jnp.einsum("btd,bde->bte", q, jnp.einsum("btd,bte->bde", k, v))
+        return nn.Dense(3, name="out")(mixed / jnp.einsum("btd,bd->bt", q, k.sum(axis=1))[..., None])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), linear_attention
+
+
+@case
+def attention_linear_and_causal():
+    def fun(x):
+        q, k, v = nn.Dense(6)(x), nn.Dense(6)(x), nn.Dense(5)(x)
+        state = jnp.cumsum(k[..., None] * v[..., None, :], axis=1)
+        return nn.Dense(3, name="out")(jnp.einsum("btd,btde->bte", q, state))
+
+    return *linen(fun, jnp.ones((2, 7, 4))), linear_attention
+
+
+@case
+def attention_linear_step_by_step():
+    def fun(x):
+        q, k, v = (jnp.swapaxes(nn.Dense(size)(x), 0, 1) for size in (6, 6, 5))
+
+        def step(state, now):
+            q, k, v = now
+            state = 0.9 * state + jnp.einsum("bd,be->bde", k, v)
+            return state, jnp.einsum("bd,bde->be", q, state)
+
+        _, out = jax.lax.scan(step, jnp.zeros((2, 6, 5)), (q, k, v))
+        return nn.Dense(3, name="out")(out)
+
+    return *linen(fun, jnp.ones((2, 7, 4))), linear_attention
+
+
+def selective_state_space(p: Any, a: Adjacency) -> None:
+    """What is multiplied element by element is one unit: the step's size and the input, B and C."""
+    x = a.layer(a.units(4), p["in"])
+    a.join(x, x, p["dt"])
+    a.join(x, a.layer(x, p["B"]), p["C"])
+    a.layer(x, p["out"])
+
+
+def state_space_params() -> dict[str, jax.Array]:
+    return random_params(**{"in": (4, 6), "dt": (6, 6), "B": (6, 3), "C": (6, 3), "A": (6, 3), "out": (6, 2)})
+
+
+def state_space_inputs(params: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+    x = x @ params["in"]
+    dt = jax.nn.softplus(x @ params["dt"])
+    decay = jnp.exp(-dt[..., None] * jnp.exp(params["A"]))
+    return decay, (dt * x)[..., None] * (x @ params["B"])[..., None, :], x @ params["C"]
+
+
+@case
+def a_selective_state_space_step_by_step():
+    def model(params, x):
+        def step(h, now):
+            decay, put, c = now
+            h = decay * h + put
+            return h, (h * c[:, None]).sum(axis=-1)
+
+        inputs = [jnp.swapaxes(one, 0, 1) for one in state_space_inputs(params, x)]
+        _, y = jax.lax.scan(step, jnp.zeros((2, 6, 3)), inputs)
+        return y @ params["out"]
+
+    return model, state_space_params(), (jnp.ones((2, 7, 4)),), selective_state_space
+
+
+@case
+def a_selective_state_space_at_once():
+    def model(params, x):
+        decay, put, c = state_space_inputs(params, x)
+
+        def combine(one, other):
+            return one[0] * other[0], one[1] * other[0] + other[1]
+
+        _, h = jax.lax.associative_scan(combine, (decay, put), axis=1)
+        return (h * c[:, :, None]).sum(axis=-1) @ params["out"]
+
+    return model, state_space_params(), (jnp.ones((2, 7, 4)),), selective_state_space
+
+
+@case
+def features_by_pairs():
+    def fun(x):
+        pairs = jnp.einsum("bi,bj->bij", nn.Dense(3)(x), nn.Dense(4)(x))
+        return nn.Dense(2)(flat(pairs))
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(x, p["Dense_0"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
+        a.layer(a.units(12), p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def a_statistic_of_pairs():
+    def fun(x):
+        pairs = nn.Dense(3)(x)[:, :, None] * nn.Dense(4)(x)[:, None]
+        return nn.Dense(2)(pairs.sum(axis=(1, 2))[:, None])
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(x, p["Dense_0"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
+        a.layer(a.units(1), p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_traced_product(name: str) -> None:
+    check(*CASES[name]())
+
+
+def test_a_fixed_matrix_that_mixes_units_is_named() -> None:
+    def fun(x):
+        return nn.Dense(3, name="out")(
+            nn.Dense(4)(x) @ jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
+        )
+
+    model, variables, inputs = linen(fun, jnp.ones((2, 5)))
+    graph = fj.graph_from_model(model, variables, *inputs)
+    assert graph.not_understood == ("a product of units with a fixed matrix at units of Dense_0",)
+    with pytest.raises(fj.errors.NotUnderstoodError, match="a product of units with a fixed matrix"):
+        fj.graph_from_model(model, variables, *inputs, strict=True)
