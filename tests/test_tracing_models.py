@@ -885,6 +885,51 @@ def a_stacked_sum_is_normalized_by_groups():
 
 
 @case
+def a_stacked_sum_in_another_on_a_residual():
+    def fun(x):
+        inner = jnp.stack([nn.Dense(4)(x), nn.Dense(4)(x)]).sum(axis=0) + nn.Dense(4)(x)
+        return nn.Dense(3)(jnp.stack([inner, nn.Dense(4)(x)]).sum(axis=0))
+
+    def reference(p, a):
+        x = a.units(5)
+        all_four = a.layer(x, p["Dense_0"]["kernel"])
+        for name in ("Dense_1", "Dense_2", "Dense_4"):
+            a.join(x, all_four, p[name]["kernel"])
+        a.layer(all_four, p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def a_stacked_sum_after_the_largest_of_its_groups():
+    def fun(x):
+        groups = jnp.stack([nn.Dense(6)(x), nn.Dense(6)(x)]).sum(axis=0).reshape(-1, 2, 3)
+        return nn.Dense(3)(flat(groups.max(axis=-1)[..., None] * groups))
+
+    def reference(p, a):
+        x = a.units(5)
+        both = a.layer(x, p["Dense_0"]["kernel"])
+        a.join(x, both, p["Dense_1"]["kernel"])
+        a.layer(both, p["Dense_2"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def statistics_of_groups_repeated_as_gates():
+    def fun(x):
+        gate = nn.Dense(6)(x).reshape(-1, 2, 3).mean(axis=-1)
+        return nn.Dense(3)(nn.Dense(6)(x) * jnp.repeat(gate, 3, axis=-1))
+
+    def reference(p, a):
+        x = a.units(5)
+        a.layer(x, p["Dense_0"]["kernel"])
+        a.layer(a.layer(x, p["Dense_2"]["kernel"]), p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
 def squeeze_and_excite_on_an_average():
     def fun(x):
         both = jnp.stack([nn.Dense(6)(x), nn.Dense(6)(x)]).mean(axis=0)
