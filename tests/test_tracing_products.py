@@ -346,6 +346,200 @@ def a_statistic_of_pairs():
     return *linen(fun, jnp.ones((2, 5))), reference
 
 
+@case
+def maxout_with_a_scalar_gate_and_a_mask():
+    def fun(x, mask):
+        pieces = nn.DenseGeneral((6, 2))(x).max(axis=-1)
+        return nn.Dense(3, name="out")(pieces * nn.sigmoid(nn.Dense(1)(x)) * mask[..., None])
+
+    def reference(p, a):
+        x = a.units(4)
+        pieces = a.layer(x, np.abs(p["DenseGeneral_0"]["kernel"]).reshape(4, 6, 2).sum(axis=-1))
+        a.layer(x, p["Dense_0"]["kernel"])
+        a.layer(pieces, p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 7, 4)), jnp.ones((2, 7))), reference
+
+
+@case
+def maxout_attended_to():
+    def fun(x):
+        pieces = nn.DenseGeneral((6, 2))(x).max(axis=-1)
+        return nn.Dense(3)(nn.softmax(jnp.einsum("btc,bsc->bts", x, x)) @ pieces)
+
+    def reference(p, a):
+        pieces = a.layer(a.units(4), np.abs(p["DenseGeneral_0"]["kernel"]).reshape(4, 6, 2).sum(axis=-1))
+        a.layer(pieces, p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
+def experts_behind_a_gate_that_end_in_an_energy():
+    def model(params, x):
+        gates = jax.nn.softmax(x @ params["gates"])
+        mixed = jnp.einsum("bte,bted->btd", gates, jnp.einsum("btc,ecd->bted", x, params["experts"]))
+        return ((mixed * jax.nn.sigmoid(x @ params["gate"]) + x @ params["beside"]) ** 2).sum()
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["gates"])
+        a.layer(x, p["gate"])
+        mixed = a.layer(x, np.abs(p["experts"]).sum(axis=0))
+        a.join(x, mixed, p["beside"])
+
+    params = random_params(gates=(4, 3), experts=(3, 4, 5), gate=(4, 1), beside=(4, 5))
+    return model, params, (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def attention_whose_weights_are_given_out():
+    def model(params, x):
+        q, k, v = ((x @ params[name]).reshape(7, 2, 4) for name in "qkv")
+        weights = jax.nn.softmax((q[:, None] * k).sum(axis=-1), axis=1)
+        return jnp.einsum("tsh,shd->thd", weights, v).reshape(7, 8) @ params["o"], weights
+
+    def reference(p, a):
+        x = a.units(5)
+        a.join(x, a.layer(x, p["q"]), p["k"])
+        a.layer(a.layer(x, p["v"]), p["o"])
+
+    return model, random_params(q=(5, 8), k=(5, 8), v=(5, 8), o=(8, 3)), (jnp.ones((7, 5)),), reference
+
+
+def tokens_of(params: Any, x: jax.Array) -> jax.Array:
+    return jnp.einsum("btr,btd->brd", jax.nn.softmax(x @ params["w"], axis=1), x @ params["in"])
+
+
+@case
+def learned_tokens_read_by_a_recurrence():
+    def model(params, x):
+        def step(h, token):
+            h = jnp.tanh(token @ params["i"] + h @ params["h"])
+            return h, None
+
+        h, _ = jax.lax.scan(step, jnp.zeros((2, 5)), jnp.swapaxes(tokens_of(params, x), 0, 1))
+        return h @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["w"])
+        h = a.layer(a.layer(x, p["in"]), p["i"])
+        a.join(h, h, p["h"])
+        a.layer(h, p["out"])
+
+    params = random_params(**{"w": (4, 3), "in": (4, 6), "i": (6, 5), "h": (5, 5), "out": (5, 2)})
+    return model, params, (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def a_class_token_beside_learned_tokens():
+    def model(params, x):
+        tokens = jnp.concatenate([jnp.zeros((2, 1, 6)), tokens_of(params, x)], axis=1)
+        return (tokens + jnp.tanh(tokens @ params["up"]) @ params["down"])[:, 0] @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["w"])
+        stream = a.layer(x, p["in"])
+        a.join(a.layer(stream, p["up"]), stream, p["down"])
+        a.layer(stream, p["out"])
+
+    params = random_params(**{"w": (4, 3), "in": (4, 6), "up": (6, 5), "down": (5, 6), "out": (6, 2)})
+    return model, params, (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def one_of_the_learned_tokens():
+    def model(params, x):
+        return tokens_of(params, x)[:, 0] @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["w"])
+        a.layer(a.layer(x, p["in"]), p["out"])
+
+    return model, random_params(**{"w": (4, 3), "in": (4, 6), "out": (6, 2)}), (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def learned_tokens_beside_those_of_a_layer():
+    def model(params, x, z):
+        return jnp.concatenate([tokens_of(params, x), z @ params["z"]], axis=1) @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["w"])
+        both = a.layer(x, p["in"])
+        a.join(a.units(5), both, p["z"])
+        a.layer(both, p["out"])
+
+    params = random_params(**{"w": (4, 3), "in": (4, 6), "z": (5, 6), "out": (6, 2)})
+    return model, params, (jnp.ones((2, 7, 4)), jnp.ones((2, 8, 5))), reference
+
+
+@case
+def attention_linear_with_a_column_of_ones():
+    def fun(x):
+        q, k, v = nn.Dense(6)(x), nn.Dense(6)(x), nn.Dense(5)(x)
+        v = jnp.concatenate([v, jnp.ones((2, 7, 1))], axis=-1)
+        mixed = jnp.einsum("btd,bde->bte", q, jnp.einsum("btd,bte->bde", k, v))
+        return nn.Dense(3, name="out")(mixed[..., :-1] / mixed[..., -1:])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), linear_attention
+
+
+@case
+def a_state_read_before_it_is_written():
+    def fun(x):
+        q, k, v = (jnp.swapaxes(nn.Dense(size)(x), 0, 1) for size in (6, 6, 5))
+
+        def step(state, now):
+            q, k, v = now
+            return state + k[..., None] * v[:, None], jnp.einsum("bd,bde->be", q, state)
+
+        _, out = jax.lax.scan(step, jnp.zeros((2, 6, 5)), (q, k, v))
+        return nn.Dense(3, name="out")(out)
+
+    return *linen(fun, jnp.ones((2, 7, 4))), linear_attention
+
+
+@case
+def a_memory_that_is_given():
+    def fun(x, memory):
+        weights = nn.softmax(jnp.einsum("bd,bnd->bn", nn.Dense(6)(x), memory))
+        return nn.Dense(3, name="out")(jnp.einsum("bn,bnd->bd", weights, nn.Dense(5)(memory)))
+
+    def reference(p, a):
+        a.layer(a.units(4), p["Dense_0"]["kernel"])
+        a.layer(a.layer(a.units(6), p["Dense_1"]["kernel"]), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4)), jnp.ones((2, 7, 6))), reference
+
+
+@case
+def a_scalar_gate_on_an_input():
+    def fun(x, z):
+        return nn.Dense(3, name="out")(nn.sigmoid(nn.Dense(1)(z)) * x)
+
+    def reference(p, a):
+        a.layer(a.units(5), p["Dense_0"]["kernel"])
+        a.layer(a.units(4), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4)), jnp.ones((2, 5))), reference
+
+
+@case
+def an_input_mixed_by_a_fixed_matrix():
+    def fun(x):
+        return nn.Dense(3)(x @ jnp.arange(1.0, 13.0).reshape(4, 3))
+
+    def reference(p, a):
+        a.layer(a.units(3), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_traced_product(name: str) -> None:
     check(*CASES[name]())
@@ -361,4 +555,13 @@ def test_a_fixed_matrix_that_mixes_units_is_named() -> None:
     graph = fj.graph_from_model(model, variables, *inputs)
     assert graph.not_understood == ("a product of units with a fixed matrix at units of Dense_0",)
     with pytest.raises(fj.errors.NotUnderstoodError, match="a product of units with a fixed matrix"):
+        fj.graph_from_model(model, variables, *inputs, strict=True)
+
+
+def test_a_fourier_transform_of_units_is_named() -> None:
+    def fun(x):
+        return nn.Dense(3, name="out")(jnp.fft.fft(nn.Dense(4)(x)).real)
+
+    model, variables, inputs = linen(fun, jnp.ones((2, 5)))
+    with pytest.raises(fj.errors.NotUnderstoodError, match="a Fourier transform of units at units of Dense_0"):
         fj.graph_from_model(model, variables, *inputs, strict=True)

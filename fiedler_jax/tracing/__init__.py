@@ -94,9 +94,9 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
             value = None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
             values.append(Effective(leaf_shape(leaf), leaf.dtype, value=value))
     outputs = run(trace, program, values)
-    given_out = [trace.units.standing_for(identities(value), "output") for value in outputs]
-    used = [*given_out, *(product.source for product in trace.products)]
-    trace.units.settle(np.concatenate([ids.ravel() for ids in used]))
+    given_out = np.concatenate([identities(value).ravel() for value in outputs])
+    read = [product.source.ravel() for product in trace.products]
+    trace.units.settle(np.concatenate([given_out, *read]), np.unique(given_out))
     return _graph(trace, parameters, strict)
 
 

@@ -10,9 +10,8 @@ from fiedler_jax._arrangement import Arrangement, Scattered, Span
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import display
 from fiedler_jax.graph import EdgeBlock, UnitGroup
-from fiedler_jax.tracing._control import CARRY
 from fiedler_jax.tracing._products import kernel_name
-from fiedler_jax.tracing._trace import Trace
+from fiedler_jax.tracing._trace import CARRY, Trace
 
 
 def assembled(trace: Trace) -> tuple[tuple[UnitGroup, ...], tuple[EdgeBlock, ...]]:

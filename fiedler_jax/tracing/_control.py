@@ -11,11 +11,8 @@ from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._jaxpr import as_program
 from fiedler_jax.tracing._movement import stacked
-from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import no_units
-
-# The name of units that a loop carries.
-CARRY = "carry"
+from fiedler_jax.tracing._trace import CARRY, Rule, Trace, Value, identities, leaves_of, shape_of
+from fiedler_jax.tracing._units import NO_UNIT, no_units, varied
 
 
 def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -30,7 +27,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     consts, carry = list(values[:num_consts]), list(values[num_consts : num_consts + num_carry])
     sliced = [trace.units.simplest(v) if isinstance(v, np.ndarray) else v for v in values[num_consts + num_carry :]]
     by_layer = bool(leaves_of(sliced)) or any(
-        isinstance(v, np.ndarray) and v.shape[0] > 1 and trace.units.linked(v) for v in sliced
+        isinstance(v, np.ndarray) and v.shape[0] > 1 and trace.units.linked(np.maximum(v, NO_UNIT)) for v in sliced
     )
     if by_layer:
         steps = range(params["length"])
@@ -45,11 +42,17 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
         gathered = zip(*slices, strict=True) if slices else ()
         out_shapes = [shape_of(v) for v in equation.outvars[num_carry:]]
         return [*carry, *(_stacked(trace, list(ys), shape) for ys, shape in zip(gathered, out_shapes, strict=True))]
-    xs = [v if isinstance(v, Effective) or len(v) == 1 else trace.units.united_over(v, [0]) for v in sliced]
+    xs = [v if isinstance(v, Effective) else _at_all_steps(trace, v) for v in sliced]
     first = [_at_step(value, 0) for value in xs]
     results = _one_step(trace, program, consts, carry, first)
     ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])
     return [*results[:num_carry], *ys]
+
+
+def _at_all_steps(trace: Trace, ids: np.ndarray) -> np.ndarray:
+    """Identities of what a loop over time is given, which are one at all steps."""
+    seen = trace.units.seen_along(ids, [0])
+    return seen if len(seen) == 1 else trace.units.united_over(seen, [0])
 
 
 def while_(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -89,7 +92,12 @@ def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value
 def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     units = trace.units
     after = units.simplest(after)
-    if np.any(units.are_outer(after)) and not units.linked(before):
+    if np.any(units.are_outer(after)):
+        # What summed over a factor of the carry saw the other one.
+        before = units.simplest(before)
+        seen = units.seen_along(after, [axis for axis in range(before.ndim) if axis not in varied(before)])
+        if not np.any(units.are_outer(seen)):
+            combined(trace, before, seen)
         return after
     found = units.standing_for(after, CARRY)
     if np.all(found < 0):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
+from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 
 # fmt: off
 _ADD = ("add", "sub", "add_any")
@@ -60,7 +60,8 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
             if units.linked(a) and units.linked(b):
                 return units.outer(a, b)
             return a if units.linked(a) else b if units.linked(b) else no_units(a.ndim)
-        if units.linked(a) or not units.linked(b):
+        # A scalar gate joins no elements of an input.
+        if units.linked(a) or not units.linked(b) or (not varied(b) and len(varied(a)) > 1):
             return a
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
@@ -71,15 +72,16 @@ def _with_outer(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     units = trace.units
     if not np.any(units.are_outer(a)):
         a, b = b, a
-    if varied(a) <= varied(b) and (units.linked(b) or np.any(units.are_outer(b))):
-        # What only fills up, as padding does, is no unit.
+    # What only fills up, as padding does, is no unit.
+    if varied(a) <= varied(b) and units.linked(b):
         return units.simplest(np.where(b != NO_UNIT, b, a))
-    if np.any(units.are_outer(b)):
-        return units.simplest(np.where(a != NO_UNIT, a, b)) if varied(b) < varied(a) else a
-    for factor in units.factors(a):
-        if units.linked(b) and varied(factor) == varied(b):
-            combined(trace, factor, b)
-    return a
+    if not units.linked(b) or not varied(b) < varied(a):
+        return a
+    outer = units.are_outer(a)
+    same = [factor for factor in units.factors(a) if varied_among(outer, factor) == varied(b)]
+    for factor in same:
+        units.unite(factor, b)
+    return units.simplest(np.where(a != NO_UNIT, a, b)) if same or np.any(units.are_outer(b)) else a
 
 
 def _with_pools(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -87,7 +89,8 @@ def _with_pools(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if has_units(b) or not holds_any(a):
         a, b = b, a
     if varied(a) != varied(b) or not holds_any(b):
-        return b if not has_units(a) and varied(a) < varied(b) else a
+        across = not trace.units.linked(a) and not varied(b) <= varied(a)
+        return b if varied(a) < varied(b) or across else a
     pairs = np.unique(np.stack([a, b], axis=-1).reshape(-1, 2), axis=0)
     # The mean of a group of channels meets all of these.
     alone = [len(np.unique(pairs[:, i])) == len(pairs) for i in (0, 1)]
@@ -159,7 +162,11 @@ def top_k(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 def fft(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """A transform along the last axes mixes what lies there."""
     rank = len(shape_of(equation.outvars[0]))
-    return [lost_where_varied(trace, identities(values[0]), range(rank - len(equation.params["fft_lengths"]), rank))]
+    axes = range(rank - len(equation.params["fft_lengths"]), rank)
+    ids = trace.units.simplest(identities(values[0]))
+    if varied(ids) & set(axes) and trace.units.linked(ids):
+        trace.not_understood("a Fourier transform of units", values)
+    return [lost_where_varied(trace, ids, axes)]
 
 
 def windows(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

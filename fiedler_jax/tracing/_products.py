@@ -9,7 +9,7 @@ import numpy as np
 from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import display
 from fiedler_jax.tracing._elementwise import combined
-from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._trace import CARRY, Product, Rule, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
 
 
@@ -131,11 +131,20 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
                 if other.leaves:
                     continue
                 return _by_fixed_matrix(trace, ids, other, i, equation, values)
-            size = [shape_of(equation.invars[i])[axis] for axis in free[i]]
+            size, shared = ([shape_of(equation.invars[j])[axis] for axis in free[j]] for j in (i, 1 - i))
             other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
             if other_varies or not _is_gated_sum(ids, free[i], size):
                 continue
-            together = units.pooled if units.linked(ids) else units.united_over
+            linked, other_linked = units.linked(ids), units.linked(all_ids[1 - i])
+            if (
+                other_linked
+                and varied(all_ids[1 - i]) & set(contract[1 - i])
+                and not (linked or _is_carried(trace, ids))
+            ):
+                # A query's score of what an input holds.
+                continue
+            # A query at one position looks the same, but its scores are of several.
+            together = units.pooled if linked and any(n > 1 for n in shared) else units.united_over
             ids = together(ids, contract[i])
         if holds_any(ids):
             kept = contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
@@ -145,7 +154,13 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
         if not varies:
             return combined(trace, one, other)
         return units.outer(one, other) if units.linked(one) and units.linked(other) else no_units(rank)
-    return max(results, key=lambda result: result[0], default=(False, no_units(rank)))[1]
+    varies, kept = max(results, key=lambda result: result[0], default=(False, no_units(rank)))
+    if not varies:
+        # Positions of a pool may be summed as well.
+        for i, ids in enumerate(map(units.simplest, seen)):
+            if varied(ids) & set(free[i]) and not varied(ids) & set(contract[i]):
+                return contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
+    return kept
 
 
 def _by_fixed_matrix(
@@ -153,8 +168,8 @@ def _by_fixed_matrix(
 ) -> np.ndarray:
     """Identities after a product, whose operand i they are, with a matrix that depends on no parameter.
 
-    What reads one element is it. What reads several that nothing else reads is a pool of them, or, if they are elements
-    of an input, one unit. Units that are mixed further cannot be told apart.
+    What reads one element is it, what reads several that nothing else reads is a pool of them. Units that are mixed
+    further cannot be told apart; mixed elements of an input are new ones.
     """
     contract, batch = equation.params["dimension_numbers"]
     units, rank = trace.units, len(shape_of(equation.outvars[0]))
@@ -175,11 +190,7 @@ def _by_fixed_matrix(
             return found.reshape(*shapes[0], *kept, *shapes[1]).transpose(first if i == 1 else axes)
     if units.linked(ids):
         trace.not_understood("a product of units with a fixed matrix", values)
-        return no_units(rank)
-    if not varied(ids) & set(free):
-        return no_units(rank)
-    together = units.united_over(ids, contract[i])
-    return contracted(together, contract[i], batch[i], len(free_of_matrix) if i == 1 else 0, rank)
+    return no_units(rank)
 
 
 def _read(trace: Trace, ids: np.ndarray, read: np.ndarray) -> np.ndarray | None:
@@ -200,6 +211,11 @@ def _read(trace: Trace, ids: np.ndarray, read: np.ndarray) -> np.ndarray | None:
     members = np.where(read[:, None], ids[:, :, None], NO_UNIT)
     pools = trace.units.in_pools(members.reshape(-1, members.shape[-1])).reshape(picked.shape)
     return np.where(count > 1, pools, picked)
+
+
+def _is_carried(trace: Trace, ids: np.ndarray) -> bool:
+    """Whether units are what a loop begins a step with."""
+    return trace.units.name(int(ids.max())) == CARRY
 
 
 def _is_gated_sum(ids: np.ndarray, free: Sequence[int], sizes: Sequence[int]) -> bool:

@@ -14,6 +14,10 @@ from fiedler_jax.tracing._units import Units, no_units
 # What an array is made of: parameters and constants alone, or (also) the model's inputs. The latter by the unit
 # identities of its elements.
 Value = Effective | np.ndarray
+
+# The name of units that a loop carries, which are no kernel's until it is known what goes on with them.
+CARRY = "carry"
+
 Rule = Callable[["Trace", Any, Sequence[Value]], Sequence[Value]]
 
 

@@ -94,7 +94,7 @@ class Units:
             return no_units(one.ndim)
         one, other = np.broadcast_arrays(one, other)
         both = (one != NO_UNIT) & (other != NO_UNIT)
-        ids = np.where(one != NO_UNIT, one, other)
+        ids = np.full(both.shape, NO_UNIT, np.int32)
         ids[both] = self._numbers(np.stack([one[both], other[both]]))
         return ids
 
@@ -106,21 +106,27 @@ class Units:
         return below & (self._factors[0][np.where(below, NO_UNIT - 1 - ids, 0)] != NO_UNIT)
 
     def factors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Identities with each outer product by its first factor, and by its second."""
+        """The first factors of outer products, and the second; elsewhere no units."""
         outer = self.are_outer(ids)
         at = np.where(outer, NO_UNIT - 1 - ids, 0)
-        one, other = (self.simplest(np.where(outer, factor[at], ids)) for factor in self._factors)
+        one, other = (self.find(np.where(outer, factor[at], NO_UNIT)) for factor in self._factors)
         return one, other
 
     def seen_along(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """Identities with each outer product by that factor which does not vary along some axes, if the other does."""
+        """Identities with each outer product by that factor which does not vary along some axes, if the other does.
+
+        A single unit only scales what the other factor is.
+        """
         found = self.simplest(ids)
-        while np.any(self.are_outer(found)):
+        while np.any(outer := self.are_outer(found)):
             factors = self.factors(found)
-            varies = [bool(varied(factor) & set(axes)) for factor in factors]
-            if varies[0] == varies[1]:
+            varies = [varied_among(outer, factor) for factor in factors]
+            gone = [bool(own & set(axes)) for own in varies]
+            if gone[0] == gone[1]:
+                gone = [not own for own in varies]
+            if gone[0] == gone[1]:
                 break
-            found = factors[varies.index(False)]
+            found = self.simplest(np.where(outer, factors[gone.index(False)], found))
         return found
 
     def without_pools(self, ids: np.ndarray) -> np.ndarray:
@@ -178,18 +184,19 @@ class Units:
         """Note that units are what pools are, if these are no mere statistics."""
         self._claims = np.concatenate([self._claims, np.stack([pools.ravel(), units.ravel()])], axis=1)
 
-    def settle(self, used: np.ndarray) -> None:
+    def settle(self, used: np.ndarray, given_out: np.ndarray) -> None:
         """Unite what is in each pool with the units that claim it, where it goes on through these alone.
 
         Args:
             used: the units that kernels read or the model gives out.
+            given_out: what the model gives out. A pool there is a sum if it is one of several layers.
 
         A pool of units that are used themselves is a statistic, unless they come from as many layers: then it is their
         sum. A claim counts where its unit is used, or is in a pool that goes on.
         """
         used = np.isin(np.arange(len(self._parent)), self.find(used))
         members: dict[int, np.ndarray] = {}
-        for pool, inside in self._claimed():
+        for pool, inside in self._inside(np.concatenate([self._claims[0], given_out[given_out < NO_UNIT]])):
             units = [members[one] if one < 0 else np.array([one]) for one in inside.tolist()]
             members[pool] = np.unique(self.find(np.concatenate(units)))
         sums = {pool for pool, units in members.items() if self._is_sum(units, used)}
@@ -200,10 +207,13 @@ class Units:
             self.unite(np.repeat(units, list(map(len, inside))), np.concatenate(inside))
             used[self.find(np.concatenate(inside))] = True
             claims = claims[:, ~going_on]
+        for pool in given_out[np.isin(given_out, list(members))].tolist():
+            if self._of_a_layer_each(members[pool]):
+                self.unite(members[pool][:1], members[pool])
 
-    def _claimed(self) -> list[tuple[int, np.ndarray]]:
-        """The pools that are claimed or in one that is, and what is in each; before each those that are in it."""
-        needed = np.unique(self._claims[0])
+    def _inside(self, wanted: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Some pools and those in them, and what is in each; before each those that are in it."""
+        needed = np.unique(wanted)
         while True:
             pools, inside = self._pooled[:, np.isin(self._pooled[0], needed)]
             further = np.union1d(needed, inside[inside < NO_UNIT])
@@ -215,7 +225,10 @@ class Units:
         return list(zip((-numbers).tolist(), np.split(inside, first[1:]), strict=True)) if len(pools) else []
 
     def _is_sum(self, units: np.ndarray, used: np.ndarray) -> bool:
-        return not np.any(used[units]) or len({self.made_at(int(unit)) for unit in units}) == len(units)
+        return not np.any(used[units]) or self._of_a_layer_each(units)
+
+    def _of_a_layer_each(self, units: np.ndarray) -> bool:
+        return len({self.made_at(int(unit)) for unit in units}) == len(units)
 
     def simplest(self, ids: np.ndarray) -> np.ndarray:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""
@@ -244,6 +257,13 @@ def no_units(rank: int) -> np.ndarray:
 def varied(ids: np.ndarray) -> frozenset[int]:
     """The axes along which identities vary."""
     return frozenset(axis for axis, size in enumerate(ids.shape) if size > 1)
+
+
+def varied_among(chosen: np.ndarray, ids: np.ndarray) -> frozenset[int]:
+    """The axes along which identities vary from one chosen element to another."""
+    limits = np.iinfo(ids.dtype)
+    most, least = np.where(chosen, ids, limits.min), np.where(chosen, ids, limits.max)
+    return frozenset(axis for axis in range(ids.ndim) if np.any(most.max(axis=axis) > least.min(axis=axis)))
 
 
 def holds_any(ids: np.ndarray) -> bool:
