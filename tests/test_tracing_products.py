@@ -565,3 +565,13 @@ def test_a_fourier_transform_of_units_is_named() -> None:
     model, variables, inputs = linen(fun, jnp.ones((2, 5)))
     with pytest.raises(fj.errors.NotUnderstoodError, match="a Fourier transform of units at units of Dense_0"):
         fj.graph_from_model(model, variables, *inputs, strict=True)
+
+
+def test_an_outer_product_of_too_many_units_is_named() -> None:
+    def model(params, x):
+        return jnp.einsum("bi,bj->bij", x @ params["a"], x @ params["b"]).sum(axis=1) @ params["out"]
+
+    shapes = {"a": (1, 4097), "b": (1, 4097), "out": (4097, 1)}
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    (named,) = fj.graph_from_model(model, params, jnp.ones((1, 1))).not_understood
+    assert named.startswith("an outer product of more than 16777216 elements at units of a, b")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied, varied_among
+from fiedler_jax.tracing._units import MOST_OUTER, NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 
 # fmt: off
 _ADD = ("add", "sub", "add_any")
@@ -58,13 +58,22 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
             a, b = b, a
         if not varied(b) < varied(a):
             if units.linked(a) and units.linked(b):
-                return units.outer(a, b)
+                return outer(trace, a, b)
             return a if units.linked(a) else b if units.linked(b) else no_units(a.ndim)
         # A scalar gate joins no elements of an input.
         if units.linked(a) or not units.linked(b) or (not varied(b) and len(varied(a)) > 1):
             return a
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
+
+
+def outer(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Identities of an outer product of units of kernels."""
+    found = trace.units.outer(some, others)
+    if found is None:
+        trace.not_understood(f"an outer product of more than {MOST_OUTER} elements", [some, others])
+        return no_units(some.ndim)
+    return found
 
 
 def _with_outer(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -77,8 +86,8 @@ def _with_outer(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return units.simplest(np.where(b != NO_UNIT, b, a))
     if not units.linked(b) or not varied(b) < varied(a):
         return a
-    outer = units.are_outer(a)
-    same = [factor for factor in units.factors(a) if varied_among(outer, factor) == varied(b)]
+    product = units.are_outer(a)
+    same = [factor for factor in units.factors(a) if varied_among(product, factor) == varied(b)]
     for factor in same:
         units.unite(factor, b)
     return units.simplest(np.where(a != NO_UNIT, a, b)) if same or np.any(units.are_outer(b)) else a

@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import display
-from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._elementwise import combined, outer
 from fiedler_jax.tracing._trace import CARRY, Product, Rule, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
 
@@ -153,7 +153,7 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
         (varies, one), (_, other) = results
         if not varies:
             return combined(trace, one, other)
-        return units.outer(one, other) if units.linked(one) and units.linked(other) else no_units(rank)
+        return outer(trace, one, other) if units.linked(one) and units.linked(other) else no_units(rank)
     varies, kept = max(results, key=lambda result: result[0], default=(False, no_units(rank)))
     if not varies:
         # Positions of a pool may be summed as well.

@@ -21,8 +21,8 @@ from fiedler_jax._components import joined_by
 
 NO_UNIT = -1
 
-# An outer product of more elements holds no units, lest a trace need more memory than the model.
-_MOST_OUTER = 2**24
+# An outer product of more elements is given up, lest a trace need more memory than the model.
+MOST_OUTER = 2**24
 
 
 class Units:
@@ -87,11 +87,11 @@ class Units:
         found = self.find(ids)
         return bool(np.any(self._linked[found[found >= 0]])) or bool(np.any(self.are_outer(ids)))
 
-    def outer(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Identities of what depends on a unit of each of two arrays, wherever both have one."""
+    def outer(self, some: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+        """Identities of what depends on a unit of each of two arrays, wherever both have one; None of too many."""
         one, other = self.simplest(some), self.simplest(others)
-        if math.prod(np.broadcast_shapes(one.shape, other.shape)) > _MOST_OUTER:
-            return no_units(one.ndim)
+        if math.prod(np.broadcast_shapes(one.shape, other.shape)) > MOST_OUTER:
+            return None
         one, other = np.broadcast_arrays(one, other)
         both = (one != NO_UNIT) & (other != NO_UNIT)
         ids = np.full(both.shape, NO_UNIT, np.int32)
