@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from adjacency import Adjacency
-from traced import KEY, Case, check, flat, linen, through
+from traced import KEY, Case, check, flat, linen, taps, through
 
 import fiedler_jax as fj
 
@@ -463,6 +463,20 @@ def one_of_the_learned_tokens():
 
 
 @case
+def learned_tokens_convolved():
+    def fun(x):
+        tokens = jnp.einsum("btr,btd->brd", nn.softmax(nn.Dense(3)(x), axis=1), nn.Dense(6)(x))
+        return nn.Conv(5, (2,))(tokens)
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["Dense_0"]["kernel"])
+        a.layer(a.layer(x, p["Dense_1"]["kernel"]), taps(p["Conv_0"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
 def learned_tokens_beside_those_of_a_layer():
     def model(params, x, z):
         return jnp.concatenate([tokens_of(params, x), z @ params["z"]], axis=1) @ params["out"]
@@ -530,14 +544,91 @@ def a_scalar_gate_on_an_input():
 
 
 @case
-def an_input_mixed_by_a_fixed_matrix():
-    def fun(x):
-        return nn.Dense(3)(x @ jnp.arange(1.0, 13.0).reshape(4, 3))
+def a_series_of_one_feature_on_a_residual():
+    def model(params, x, z):
+        return (x + z @ params["z"]) @ params["out"]
 
     def reference(p, a):
-        a.layer(a.units(3), p["Dense_0"]["kernel"])
+        x = a.units(1)
+        a.join(a.units(4), x, p["z"])
+        a.layer(x, p["out"])
 
-    return *linen(fun, jnp.ones((2, 4))), reference
+    return model, random_params(z=(4, 1), out=(1, 3)), (jnp.ones((2, 7, 1)), jnp.ones((2, 7, 4))), reference
+
+
+@case
+def features_of_an_input_mixed_by_a_fixed_matrix():
+    def model(params, x):
+        y = x @ jnp.arange(1.0, 13.0).reshape(4, 3)
+        return y @ params["a"], y @ params["b"]
+
+    def reference(p, a):
+        mixed = a.units(3)
+        a.layer(mixed, p["a"])
+        a.layer(mixed, p["b"])
+
+    return model, random_params(a=(3, 5), b=(3, 2)), (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def positions_of_an_input_mixed_by_a_fixed_matrix():
+    def model(params, x):
+        return (jnp.arange(1.0, 26.0).reshape(5, 5) @ x) @ params["a"] + x @ params["b"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.join(x, a.layer(x, p["a"]), p["b"])
+
+    return model, random_params(a=(4, 3), b=(4, 3)), (jnp.ones((5, 4)),), reference
+
+
+@case
+def tokens_of_an_input_weighted_by_a_layer():
+    def model(params, x, z):
+        return jnp.einsum("bv,bvd->bd", jax.nn.softmax(z @ params["w"]), x) @ params["out"]
+
+    def reference(p, a):
+        a.layer(a.units(5), p["w"])
+        a.layer(a.units(6), p["out"])
+
+    return model, random_params(w=(5, 3), out=(6, 2)), (jnp.ones((2, 3, 6)), jnp.ones((2, 5))), reference
+
+
+def pairs_of_maxouts(params: Any, x: jax.Array) -> jax.Array:
+    k, v = ((x @ params[name]).reshape(2, 7, -1, 2).max(axis=-1) for name in "kv")
+    return jnp.einsum("btd,bte->bde", k, v)
+
+
+@case
+def features_by_pairs_of_maxouts():
+    def reference(p, a):
+        x = a.units(4)
+        # The pieces of neither go on through what is made of them.
+        a.layer(x, p["k"])
+        a.layer(x, p["v"])
+        a.layer(a.units(15), p["out"])
+
+    params = random_params(k=(4, 6), v=(4, 10), out=(15, 2))
+    return (
+        lambda params, x: flat(pairs_of_maxouts(params, x)) @ params["out"],
+        params,
+        (jnp.ones((2, 7, 4)),),
+        reference,
+    )
+
+
+@case
+def attention_linear_of_maxouts():
+    def model(params, x):
+        return jnp.einsum("btd,bde->bte", x @ params["q"], pairs_of_maxouts(params, x)) @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["k"])
+        a.layer(x, p["q"])
+        a.layer(a.layer(x, np.abs(p["v"]).reshape(4, 5, 2).sum(axis=-1)), p["out"])
+
+    return model, random_params(q=(4, 3), k=(4, 6), v=(4, 10), out=(5, 2)), (jnp.ones((2, 7, 4)),), reference
 
 
 @pytest.mark.parametrize("name", CASES)

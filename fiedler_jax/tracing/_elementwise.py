@@ -60,8 +60,9 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
             if units.linked(a) and units.linked(b):
                 return outer(trace, a, b)
             return a if units.linked(a) else b if units.linked(b) else no_units(a.ndim)
-        # A scalar gate joins no elements of an input.
-        if units.linked(a) or not units.linked(b) or (not varied(b) and len(varied(a)) > 1):
+        # A scalar gate joins no features of an input.
+        gates = not varied(b) and a.ndim > 1 and a.ndim - 1 in varied(a)
+        if units.linked(a) or not units.linked(b) or gates:
             return a
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))

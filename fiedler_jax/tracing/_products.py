@@ -135,13 +135,10 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
             other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
             if other_varies or not _is_gated_sum(ids, free[i], size):
                 continue
-            linked, other_linked = units.linked(ids), units.linked(all_ids[1 - i])
-            if (
-                other_linked
-                and varied(all_ids[1 - i]) & set(contract[1 - i])
-                and not (linked or _is_carried(trace, ids))
-            ):
-                # A query's score of what an input holds.
+            linked = units.linked(ids)
+            by_units = units.linked(all_ids[1 - i]) and bool(varied(all_ids[1 - i]) & set(contract[1 - i]))
+            if by_units and ids.ndim - 1 in contract[i] and not (linked or _is_carried(trace, ids)):
+                # A query's score of the features that an input holds.
                 continue
             # A query at one position looks the same, but its scores are of several.
             together = units.pooled if linked and any(n > 1 for n in shared) else units.united_over
@@ -157,9 +154,13 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     varies, kept = max(results, key=lambda result: result[0], default=(False, no_units(rank)))
     if not varies:
         # Positions of a pool may be summed as well.
-        for i, ids in enumerate(map(units.simplest, seen)):
-            if varied(ids) & set(free[i]) and not varied(ids) & set(contract[i]):
-                return contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
+        pools = [
+            contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
+            for i, ids in enumerate(map(units.simplest, seen))
+            if varied(ids) & set(free[i]) and not varied(ids) & set(contract[i])
+        ]
+        if pools:
+            return outer(trace, *pools) if len(pools) == 2 else pools[0]
     return kept
 
 
@@ -169,7 +170,7 @@ def _by_fixed_matrix(
     """Identities after a product, whose operand i they are, with a matrix that depends on no parameter.
 
     What reads one element is it, what reads several that nothing else reads is a pool of them. Units that are mixed
-    further cannot be told apart; mixed elements of an input are new ones.
+    further cannot be told apart. Of an input, features that are mixed are new ones, and positions are one.
     """
     contract, batch = equation.params["dimension_numbers"]
     units, rank = trace.units, len(shape_of(equation.outvars[0]))
@@ -190,7 +191,17 @@ def _by_fixed_matrix(
             return found.reshape(*shapes[0], *kept, *shapes[1]).transpose(first if i == 1 else axes)
     if units.linked(ids):
         trace.not_understood("a product of units with a fixed matrix", values)
-    return no_units(rank)
+        return no_units(rank)
+    if not varied(ids) & set(free):
+        return no_units(rank)
+    shift = len(free_of_matrix) if i == 1 else 0
+    if ids.ndim - 1 not in contract[i]:
+        return contracted(units.united_over(ids, contract[i]), contract[i], batch[i], shift, rank)
+    one_each = ids[tuple(slice(0, 1) if axis in contract[i] else slice(None) for axis in range(ids.ndim))]
+    shape = list(contracted(one_each, contract[i], batch[i], shift, rank).shape)
+    first = len(batch[i]) + (0 if i == 1 else len(free))
+    shape[first : first + len(free_of_matrix)] = [matrix.shape[axis] for axis in free_of_matrix]
+    return units.fresh(shape, f"{units.name(int(ids.max()))} mixed")
 
 
 def _read(trace: Trace, ids: np.ndarray, read: np.ndarray) -> np.ndarray | None:
