@@ -220,8 +220,7 @@ def _read(trace: Trace, ids: np.ndarray, read: np.ndarray) -> np.ndarray | None:
     if picked.size == 1:
         return np.full_like(picked, NO_UNIT)
     members = np.where(read[:, None], ids[:, :, None], NO_UNIT)
-    pools = trace.units.in_pools(members.reshape(-1, members.shape[-1])).reshape(picked.shape)
-    return np.where(count > 1, pools, picked)
+    return trace.units.in_pools(members.reshape(-1, members.shape[-1])).reshape(picked.shape)
 
 
 def _is_carried(trace: Trace, ids: np.ndarray) -> bool:
