@@ -334,6 +334,62 @@ def features_by_pairs():
 
 
 @case
+def features_by_pairs_read_twice():
+    def fun(x):
+        pairs = flat(jnp.einsum("bi,bj->bij", nn.Dense(3)(x), nn.Dense(4)(x)))
+        return nn.Dense(2)(pairs), nn.Dense(5)(pairs)
+
+    def reference(p, a):
+        x, pairs = a.units(5), a.units(12)
+        for name, units in (("Dense_0", x), ("Dense_1", x), ("Dense_2", pairs), ("Dense_3", pairs)):
+            a.layer(units, p[name]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def pairs_whose_positions_are_mixed():
+    def model(params, x):
+        pairs = (x @ params["w"])[..., None] * (x @ params["in"])[..., None, :]
+        return jnp.einsum("btrd,ts->bsrd", pairs, params["mix"]).sum(axis=2) @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["w"])
+        a.layer(a.layer(x, p["in"]), p["out"])
+
+    params = random_params(**{"w": (4, 3), "in": (4, 6), "mix": (7, 5), "out": (6, 2)})
+    return model, params, (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def a_statistic_of_pairs_in_each_head():
+    def model(params, x):
+        a, b = (x @ params["a"]).reshape(2, 2, 3, 1), (x @ params["b"]).reshape(2, 2, 1, 4)
+        return (a * b).sum(axis=(2, 3)) @ params["out"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.layer(x, p["a"])
+        a.layer(x, p["b"])
+        a.layer(a.units(2), p["out"])
+
+    return model, random_params(a=(4, 6), b=(4, 8), out=(2, 3)), (jnp.ones((2, 4)),), reference
+
+
+@case
+def a_statistic_by_a_fixed_matrix():
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.Dense(6)(x) @ jnp.ones((6, 1)))
+
+    def reference(p, a):
+        a.layer(a.units(5), p["Dense_0"]["kernel"])
+        a.layer(a.units(1), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
 def a_statistic_of_pairs():
     def fun(x):
         pairs = nn.Dense(3)(x)[:, :, None] * nn.Dense(4)(x)[:, None]

@@ -35,7 +35,7 @@ class Units:
         # In each column a pool and something in it, a unit or an older pool; a pool and a unit that may be what it is.
         self._pooled = np.zeros((2, 0), np.int32)
         self._claims = np.zeros((2, 0), np.int32)
-        # For each number below -1: the unit that stands for the pool, if one does; the factors, if it is a product.
+        # For each number below -1: the unit that stands for it, if one does; the factors, if it is a product.
         self._unit_of = np.zeros(0, np.int32)
         self._factors = np.zeros((2, 0), np.int32)
 
@@ -168,8 +168,7 @@ class Units:
         return numbers
 
     def standing_for(self, ids: np.ndarray, name: str) -> np.ndarray:
-        """Identities with a unit of its own for each pool, under this name if it is new; outer products have none."""
-        ids = np.where(self.are_outer(ids), NO_UNIT, ids)
+        """Identities with a unit of its own for each pool or outer product, under this name if it is new."""
         # The older a pool, the smaller the number below zero.
         pools = np.unique(ids[ids < NO_UNIT])[::-1]
         new = pools[self._unit_of[NO_UNIT - 1 - pools] == NO_UNIT]
