@@ -380,11 +380,12 @@ def a_statistic_of_pairs_in_each_head():
 @case
 def a_statistic_by_a_fixed_matrix():
     def fun(x):
-        return nn.Dense(3, name="out")(nn.Dense(6)(x) @ jnp.ones((6, 1)))
+        return nn.Dense(3, name="out")(nn.Dense(1)(x) + nn.Dense(6)(x) @ jnp.ones((6, 1)))
 
     def reference(p, a):
-        a.layer(a.units(5), p["Dense_0"]["kernel"])
-        a.layer(a.units(1), p["out"]["kernel"])
+        x = a.units(5)
+        a.layer(a.layer(x, p["Dense_0"]["kernel"]), p["out"]["kernel"])
+        a.layer(x, p["Dense_1"]["kernel"])
 
     return *linen(fun, jnp.ones((2, 5))), reference
 
