@@ -319,21 +319,6 @@ def a_selective_state_space_at_once():
 
 
 @case
-def features_by_pairs():
-    def fun(x):
-        pairs = jnp.einsum("bi,bj->bij", nn.Dense(3)(x), nn.Dense(4)(x))
-        return nn.Dense(2)(flat(pairs))
-
-    def reference(p, a):
-        x = a.units(5)
-        a.layer(x, p["Dense_0"]["kernel"])
-        a.layer(x, p["Dense_1"]["kernel"])
-        a.layer(a.units(12), p["Dense_2"]["kernel"])
-
-    return *linen(fun, jnp.ones((2, 5))), reference
-
-
-@case
 def features_by_pairs_read_twice():
     def fun(x):
         pairs = flat(jnp.einsum("bi,bj->bij", nn.Dense(3)(x), nn.Dense(4)(x)))
@@ -725,3 +710,9 @@ def test_an_outer_product_of_too_many_units_is_named() -> None:
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     (named,) = fj.graph_from_model(model, params, jnp.ones((1, 1))).not_understood
     assert named.startswith("an outer product of more than 16777216 elements at units of a, b")
+
+
+def test_mixed_positions_of_pairs_are_counted() -> None:
+    model, params, inputs, _ = CASES["pairs_whose_positions_are_mixed"]()
+    (left_out,) = fj.graph_from_model(model, params, *inputs).left_out
+    assert left_out.reason.startswith("mixes positions and is shared by 18 units")

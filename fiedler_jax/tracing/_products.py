@@ -102,7 +102,7 @@ def mixes_positions(trace: Trace, ids: np.ndarray, contracted: Sequence[int], fr
 def say_mixed(trace: Trace, ids: np.ndarray, kernel: Effective) -> None:
     """Note a kernel left out because it mixes positions."""
     found = trace.units.find(ids)
-    count = len(np.unique(found[found >= 0]))
+    count = len(np.unique(found[found != NO_UNIT]))
     trace.used([kernel], f"mixes positions and is shared by {count} units, which its edges would make one vertex")
 
 
@@ -123,6 +123,10 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
             if not units.linked(ids) and np.any(np.isin(ids, units.find(begun))):
                 trace.not_understood("a kernel changed in a loop", [kernel])
                 return no_units(rank)
+
+    def kept(i: int, ids: np.ndarray) -> np.ndarray:
+        return contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
+
     results: list[tuple[bool, np.ndarray]] = []
     for i, ids in enumerate(all_ids):
         if varied(ids) & set(contract[i]):
@@ -135,33 +139,31 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
             other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
             if other_varies or not _is_gated_sum(ids, free[i], size):
                 continue
-            linked = units.linked(ids)
             by_units = units.linked(all_ids[1 - i]) and bool(varied(all_ids[1 - i]) & set(contract[1 - i]))
-            if by_units and ids.ndim - 1 in contract[i] and not (linked or _is_carried(trace, ids)):
+            if by_units and _are_features(trace, ids, contract[i]):
                 # A query's score of the features that an input holds.
                 continue
             # A query at one position looks the same, but its scores are of several.
-            together = units.pooled if linked and any(n > 1 for n in shared) else units.united_over
-            ids = together(ids, contract[i])
+            in_pools = units.linked(ids) and any(n > 1 for n in shared)
+            ids = (units.pooled if in_pools else units.united_over)(ids, contract[i])
         if holds_any(ids):
-            kept = contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
-            results.append((bool(varied(ids) & set(free[i])), kept))
+            results.append((bool(varied(ids) & set(free[i])), kept(i, ids)))
     if len(results) == 2 and results[0][0] == results[1][0]:
         (varies, one), (_, other) = results
         if not varies:
             return combined(trace, one, other)
         return outer(trace, one, other) if units.linked(one) and units.linked(other) else no_units(rank)
-    varies, kept = max(results, key=lambda result: result[0], default=(False, no_units(rank)))
+    varies, found = max(results, key=lambda result: result[0], default=(False, no_units(rank)))
     if not varies:
         # Positions of a pool may be summed as well.
         pools = [
-            contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
+            kept(i, ids)
             for i, ids in enumerate(map(units.simplest, seen))
             if varied(ids) & set(free[i]) and not varied(ids) & set(contract[i])
         ]
         if pools:
             return outer(trace, *pools) if len(pools) == 2 else pools[0]
-    return kept
+    return found
 
 
 def _by_fixed_matrix(
@@ -223,9 +225,13 @@ def _read(trace: Trace, ids: np.ndarray, read: np.ndarray) -> np.ndarray | None:
     return trace.units.in_pools(members.reshape(-1, members.shape[-1])).reshape(picked.shape)
 
 
-def _is_carried(trace: Trace, ids: np.ndarray) -> bool:
-    """Whether units are what a loop begins a step with."""
-    return trace.units.name(int(ids.max())) == CARRY
+def _are_features(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> bool:
+    """Whether elements of an input are its features along these axes: the last one, as Flax has it, is among them.
+
+    What a loop begins a step with is no input.
+    """
+    is_input = not trace.units.linked(ids) and trace.units.name(int(ids.max())) != CARRY
+    return is_input and ids.ndim - 1 in axes
 
 
 def _is_gated_sum(ids: np.ndarray, free: Sequence[int], sizes: Sequence[int]) -> bool:
