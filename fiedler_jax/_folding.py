@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fiedler_jax._sharding import replicated
 from fiedler_jax.eigen import EigenResult, Status, SymmetricOperator
-from fiedler_jax.eigen._rows import exact_squares
+from fiedler_jax.eigen._rows import squares
 from fiedler_jax.laplacian import Laplacian, Range, has_edges, product_with_block
 
 # With so many vertices to each eigenvalue asked for, all of these lie in the lower half of the spectrum.
@@ -82,7 +82,7 @@ class Fold(NamedTuple):
         """The unit eigenvector of M of eigenvalue 0 that is known, zero without edges."""
         degrees = self.restrict(self.lap.degrees)
         root = jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
-        squared = exact_squares(root[None])[0]
+        squared = squares(root[None])[0]
         return root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
 
     def restrict(self, x: jax.Array) -> jax.Array:
@@ -123,7 +123,7 @@ class Fold(NamedTuple):
         below = jax.lax.optimization_barrier(below - share * below[-1])
         # Isolated vertices have no counterpart that takes its share of the length.
         alone = ~self.lap.connected
-        linked, squared = exact_squares(jnp.where(folded | alone, 0, whole)), exact_squares(below)
+        linked, squared = squares(jnp.where(folded | alone, 0, whole)), squares(below)
         # Where σ is rounding, so is B u, and (u, 0) is an eigenvector on its own, of L's eigenvalue 1.
         known = squared > (_NOISE_FACTOR * jnp.finfo(rows.dtype).eps) ** 2 * linked
         factor = jnp.where(known, jnp.sqrt(linked / jnp.where(known, 2 * squared, 1)), 0)

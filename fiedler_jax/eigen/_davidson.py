@@ -257,11 +257,11 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     iterations = state.evidence.iterations
     # What a renewed basis left behind must have come back before anything is concluded from it.
     whole = jnp.any(valid[: 1 + kept]) | (iterations == 1)
-    at_start = given_at_start(operator, report, vectors, scattered, basis)
-    # What start rows gave was not found by scattered ones, and by itself lets no row of `init` join: with it 3 of 2,000
-    # graphs with leaves and cliques were wrong in silence (tests/test_misleading_starts.py has them).
-    beside = _units_beside(state.init, jnp.where(jnp.isinf(at_start)[:, None], 0, vectors))
-    init = jnp.where(iterations == 1, beside, state.init)
+    given, init = jax.lax.cond(
+        iterations == 1,
+        lambda: _given_and_rest(operator, report, vectors, basis, scattered, state.init),
+        lambda: (state.evidence.given, state.init),
+    )
     parts = init @ state.basis.T
     seen = state.waiting & (squares(parts) >= _SEEN)
     joined = lies_in(jnp.where(state.waiting[:, None], 0, parts @ mixing.T)[:, 1:])
@@ -275,7 +275,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     # Nothing lies below targets that are rounding.
     hides = is_uneven(operator) & (jnp.max(values[:num]) > accuracy_floor(operator))
     evidence = Evidence(
-        given=jnp.where(iterations == 1, at_start, state.evidence.given),
+        given=given,
         joined=joined,
         falling=loose.falling & (hides | is_awaited(operator, values[:num], joined[:num])),
         iterations=iterations,
@@ -289,12 +289,14 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     last = jnp.where(hides, loose.rows, jnp.concatenate([corrected[-1:], former[-1:]]))
     # And the highest pairs to what these rows lead on from, without which it comes down as slowly as by a power
     # iteration: of the same 240 solves in float32, 53 were wrong so, and 10 now.
-    count = len(loose.mixing)
-    held = orthonormalize(loose.mixing, mixing[:-count])
-    held = jnp.where(hides & loose.falling & (iterations < LOOSE_PRODUCTS), held, mixing[-count:])
+    basis, products = jax.lax.cond(
+        hides & loose.falling & (iterations < LOOSE_PRODUCTS),
+        lambda: _ending_in(loose.mixing, mixing, state, basis, products),
+        lambda: (basis, products),
+    )
     return _State(
-        basis=basis.at[-count:].set(held @ state.basis),
-        products=products.at[-count:].set(held @ state.products),
+        basis=basis,
+        products=products,
         joining=_filled([corrected[:-1], former[:-1], last, jnp.where(seen[:, None], init, 0)], shape.block),
         report=report,
         found=found,
@@ -307,6 +309,30 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
         # A basis that holds all there is may leave more than the floor, which a second look at it takes away.
         done=stuck | ~finite | (developed & (found.accurate | found.resolved) & whole),
     )
+
+
+def _given_and_rest(
+    operator: SymmetricOperator,
+    report: RitzReport,
+    vectors: jax.Array,
+    basis: jax.Array,
+    scattered: jax.Array,
+    init: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Which pairs of the first basis start rows gave, and what rows of `init` hold beside the others."""
+    given = given_at_start(operator, report, vectors, scattered, basis)
+    # What start rows gave was not found by scattered ones, and by itself lets no row of `init` join: with it 3 of 2,000
+    # graphs with leaves and cliques were wrong in silence (tests/test_misleading_starts.py has them).
+    return given, _units_beside(init, jnp.where(jnp.isinf(given)[:, None], 0, vectors))
+
+
+def _ending_in(
+    loose: jax.Array, mixing: jax.Array, state: _State, basis: jax.Array, products: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The restarted basis and its products, the last rows of which give way to what is loose."""
+    count = len(loose)
+    held = orthonormalize(loose, mixing[:-count])
+    return basis.at[-count:].set(held @ state.basis), products.at[-count:].set(held @ state.products)
 
 
 def _holds_all(operator: SymmetricOperator, valid: jax.Array) -> jax.Array | bool:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._rows import exact_squares
+from fiedler_jax.eigen._rows import squares
 from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, SolveFailedError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
@@ -315,7 +315,7 @@ def conclude(
     `finite` is read off the operator unless given.
     """
     num = len(vectors)
-    squared = exact_squares(vectors)[:, None]
+    squared = squares(vectors)[:, None]
     vectors = vectors * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
     exists = report.values < absent_value(operator) / 2
     finite = is_finite(operator) if finite is None else finite
