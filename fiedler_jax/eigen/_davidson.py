@@ -262,7 +262,8 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
         lambda: _given_and_rest(operator, report, vectors, basis, scattered, state.init),
         lambda: (state.evidence.given, state.init),
     )
-    parts = init @ state.basis.T
+    # With a single row as the left factor XLA copies the transposed basis.
+    parts = (state.basis @ init.T).T
     seen = state.waiting & (squares(parts) >= _SEEN)
     joined = lies_in(jnp.where(state.waiting[:, None], 0, parts @ mixing.T)[:, 1:])
     # Only of as many pairs as are corrected: those above may stay vague to the end.
