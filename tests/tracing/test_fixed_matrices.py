@@ -1,0 +1,133 @@
+"""Products of units with fixed matrices, against adjacencies by hand."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from traced import cases, check, flat, linen, random_params, through
+
+import fiedler_jax as fj
+
+CASES, case = cases()
+
+
+@case
+def a_permutation_between_layers():
+    places = np.array([3, 1, 4, 0, 5, 2])
+
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.relu(nn.Dense(6)(x)) @ jnp.eye(6)[places])
+
+    def reference(p, a):
+        hidden = a.layer(a.units(4), p["Dense_0"]["kernel"])
+        a.layer(hidden[np.argsort(places)], p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_permutation_of_the_input_from_the_left():
+    places = np.array([2, 0, 3, 1])
+
+    def fun(x):
+        return through(2.0 * jnp.eye(4)[places] @ x.T, lambda x: x.T, nn.Dense(3))
+
+    def reference(p, a):
+        a.layer(a.units(4)[places], p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_matrix_that_selects_and_fills_up():
+    def fun(x):
+        chosen = nn.Dense(6)(x) @ jnp.zeros((6, 4)).at[(1, 5, 1), (0, 1, 3)].set(1.0)
+        return nn.Dense(3)(chosen)
+
+    def reference(p, a):
+        hidden = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        a.layer(np.append(hidden, a.units(1))[[1, 5, 6, 1]], p["Dense_1"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def a_matrix_that_adds_neighbours_but_one():
+    sums = jnp.repeat(jnp.eye(3), 2, axis=0)[:5]
+
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.relu(nn.Dense(5)(x)) @ sums)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), np.abs(p["Dense_0"]["kernel"]) @ np.asarray(sums)), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def a_matrix_for_each_group():
+    places = np.array([[1, 0, 2], [2, 1, 0]])
+
+    def fun(x):
+        groups = nn.DenseGeneral((2, 3))(x)
+        return nn.Dense(3)(flat(jnp.einsum("bgi,gio->bgo", groups, jax.nn.one_hot(places, 3, axis=1))))
+
+    def reference(p, a):
+        groups = a.layer(a.units(4), p["DenseGeneral_0"]["kernel"].reshape(4, 6)).reshape(2, 3)
+        a.layer(np.take_along_axis(groups, places, axis=1).ravel(), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
+@case
+def features_of_an_input_mixed_by_a_fixed_matrix():
+    def model(params, x):
+        y = x @ jnp.arange(1.0, 13.0).reshape(4, 3)
+        return y @ params["a"], y @ params["b"]
+
+    def reference(p, a):
+        mixed = a.units(3)
+        a.layer(mixed, p["a"])
+        a.layer(mixed, p["b"])
+
+    return model, random_params(a=(3, 5), b=(3, 2)), (jnp.ones((2, 7, 4)),), reference
+
+
+@case
+def positions_of_an_input_mixed_by_a_fixed_matrix():
+    def model(params, x):
+        return (jnp.arange(1.0, 26.0).reshape(5, 5) @ x) @ params["a"] + x @ params["b"]
+
+    def reference(p, a):
+        x = a.units(4)
+        a.join(x, a.layer(x, p["a"]), p["b"])
+
+    return model, random_params(a=(4, 3), b=(4, 3)), (jnp.ones((5, 4)),), reference
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model(name: str) -> None:
+    check(*CASES[name]())
+
+
+def test_a_fixed_matrix_that_mixes_units_is_named() -> None:
+    def fun(x):
+        return nn.Dense(3, name="out")(
+            nn.Dense(4)(x) @ jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
+        )
+
+    model, variables, inputs = linen(fun, jnp.ones((2, 5)))
+    graph = fj.graph_from_model(model, variables, *inputs)
+    assert graph.not_understood == ("a product of units with a fixed matrix at units of Dense_0",)
+    with pytest.raises(fj.errors.NotUnderstoodError, match="a product of units with a fixed matrix"):
+        fj.graph_from_model(model, variables, *inputs, strict=True)
+
+
+def test_a_fourier_transform_of_units_is_named() -> None:
+    def fun(x):
+        return nn.Dense(3, name="out")(jnp.fft.fft(nn.Dense(4)(x)).real)
+
+    model, variables, inputs = linen(fun, jnp.ones((2, 5)))
+    with pytest.raises(fj.errors.NotUnderstoodError, match="a Fourier transform of units at units of Dense_0"):
+        fj.graph_from_model(model, variables, *inputs, strict=True)
