@@ -117,53 +117,65 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
     rank, units = len(shape_of(equation.outvars[0])), trace.units
     seen = [units.seen_along(identities(value), contract[i]) for i, value in enumerate(values)]
     all_ids = [units.simplest(units.without_pools(ids)) for ids in seen]
-    free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
     for kernel, begun in trace.changed:
         for ids in all_ids:
             if not units.linked(ids) and np.any(np.isin(ids, units.find(begun))):
                 trace.not_understood("a kernel changed in a loop", [kernel])
                 return no_units(rank)
+    summed = [bool(varied(ids) & set(contract[i])) for i, ids in enumerate(all_ids)]
+    for i, other in ((0, values[1]), (1, values[0])):
+        if summed[i] and isinstance(other, Effective) and not other.leaves:
+            return _by_fixed_matrix(trace, all_ids[i], other, i, equation, values)
+    free = [[a for a in range(ids.ndim) if a not in (*contract[i], *batch[i])] for i, ids in enumerate(all_ids)]
+
+    def varies(i: int, ids: np.ndarray) -> bool:
+        return bool(varied(ids) & set(free[i]))
 
     def kept(i: int, ids: np.ndarray) -> np.ndarray:
         return contracted(ids, contract[i], batch[i], len(free[0]) if i == 1 else 0, rank)
 
-    results: list[tuple[bool, np.ndarray]] = []
-    for i, ids in enumerate(all_ids):
-        if varied(ids) & set(contract[i]):
-            other = values[1 - i]
-            if isinstance(other, Effective):
-                if other.leaves:
-                    continue
-                return _by_fixed_matrix(trace, ids, other, i, equation, values)
-            size, shared = ([shape_of(equation.invars[j])[axis] for axis in free[j]] for j in (i, 1 - i))
-            other_varies = bool(varied(all_ids[1 - i]) & set(free[1 - i]))
-            if other_varies or not _is_gated_sum(ids, free[i], size):
-                continue
-            by_units = units.linked(all_ids[1 - i]) and bool(varied(all_ids[1 - i]) & set(contract[1 - i]))
-            if by_units and _are_features(trace, ids, contract[i]):
-                # A query's score of the features that an input holds.
-                continue
-            # A query at one position looks the same, but its scores are of several.
-            in_pools = units.linked(ids) and any(n > 1 for n in shared)
-            ids = (units.pooled if in_pools else units.united_over)(ids, contract[i])
-        if holds_any(ids):
-            results.append((bool(varied(ids) & set(free[i])), kept(i, ids)))
-    if len(results) == 2 and results[0][0] == results[1][0]:
-        (varies, one), (_, other) = results
-        if not varies:
+    one_each = [
+        _summed(trace, i, all_ids, free, equation, values) if summed[i] else ids for i, ids in enumerate(all_ids)
+    ]
+    found = [(varies(i, ids), kept(i, ids)) for i, ids in enumerate(one_each) if ids is not None and holds_any(ids)]
+    if len(found) == 2 and found[0][0] == found[1][0]:
+        (several, one), (_, other) = found
+        if not several:
             return combined(trace, one, other)
         return outer(trace, one, other) if units.linked(one) and units.linked(other) else no_units(rank)
-    varies, found = max(results, key=lambda result: result[0], default=(False, no_units(rank)))
-    if not varies:
-        # Positions of a pool may be summed as well.
-        pools = [
-            kept(i, ids)
-            for i, ids in enumerate(map(units.simplest, seen))
-            if varied(ids) & set(free[i]) and not varied(ids) & set(contract[i])
-        ]
-        if pools:
-            return outer(trace, *pools) if len(pools) == 2 else pools[0]
-    return found
+    several, result = max(found, key=lambda of: of[0], default=(False, no_units(rank)))
+    if several:
+        return result
+    # Positions of a pool may be summed as well.
+    simplest = enumerate(map(units.simplest, seen))
+    pools = [kept(i, ids) for i, ids in simplest if varies(i, ids) and not varied(ids) & set(contract[i])]
+    return outer(trace, *pools) if len(pools) == 2 else pools[0] if pools else result
+
+
+def _summed(
+    trace: Trace,
+    i: int,
+    all_ids: Sequence[np.ndarray],
+    free: Sequence[Sequence[int]],
+    equation: Any,
+    values: Sequence[Value],
+) -> np.ndarray | None:
+    """One identity for those of operand i that a product without parameters sums, or None where it keeps none.
+
+    It keeps them if each has its gate, as in a mixture of experts: in a pool where the gates have further positions,
+    else as one unit.
+    """
+    contract, _ = equation.params["dimension_numbers"]
+    units, ids, others, other = trace.units, all_ids[i], all_ids[1 - i], values[1 - i]
+    size, shared = ([shape_of(equation.invars[j])[axis] for axis in free[j]] for j in (i, 1 - i))
+    if isinstance(other, Effective) or varied(others) & set(free[1 - i]) or not _is_gated_sum(ids, free[i], size):
+        return None
+    if units.linked(others) and varied(others) & set(contract[1 - i]) and _are_features(trace, ids, contract[i]):
+        # A query's score of the features that an input holds.
+        return None
+    # A query at one position looks the same, but its scores are of several.
+    in_pools = units.linked(ids) and any(n > 1 for n in shared)
+    return (units.pooled if in_pools else units.united_over)(ids, contract[i])
 
 
 def _by_fixed_matrix(
