@@ -11,20 +11,17 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 
-def compiled_anew(
-    function: Any, *args: Any, times: int = 1, options: dict[str, Any] | None = None
-) -> tuple[Any, float]:
+def compiled_anew(function: Any, *args: Any, times: int = 1) -> tuple[Any, float]:
     """A jitted function compiled for arguments, and the median seconds to trace and compile it.
 
     Each time without what was traced and compiled before in this process, or is kept in the persistent cache.
-    `options` are for the compiler.
     """
     with persistent_cache(jax_enable_compilation_cache=False):
-        runs = [_compiled(function, args, options) for _ in range(times)]
+        runs = [_compiled(function, args) for _ in range(times)]
     return runs[-1][0], statistics.median(seconds for _, seconds in runs)
 
 
-def compiled_again(function: Any, *args: Any, times: int = 1, options: dict[str, Any] | None = None) -> float:
+def compiled_again(function: Any, *args: Any, times: int = 1) -> float:
     """The median seconds to trace a jitted function and to compile it or to fetch what an earlier process compiled.
 
     With a persistent cache of its own. By JAX's default that keeps nothing that compiles in less than a second.
@@ -33,24 +30,15 @@ def compiled_again(function: Any, *args: Any, times: int = 1, options: dict[str,
         tempfile.TemporaryDirectory() as folder,
         persistent_cache(jax_enable_compilation_cache=True, jax_compilation_cache_dir=folder),
     ):
-        runs = [_compiled(function, args, options) for _ in range(1 + times)]
+        runs = [_compiled(function, args) for _ in range(1 + times)]
     return statistics.median(seconds for _, seconds in runs[1:])
 
 
-def knows(options: dict[str, Any]) -> bool:
-    """Whether this compiler has these options."""
-    try:
-        jax.jit(lambda: 0).lower().compile(compiler_options=options)
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-def _compiled(function: Any, args: tuple[Any, ...], options: dict[str, Any] | None) -> tuple[Any, float]:
+def _compiled(function: Any, args: tuple[Any, ...]) -> tuple[Any, float]:
     """A jitted function compiled without what this process has traced and compiled, and the seconds that took."""
     jax.clear_caches()
     start = time.perf_counter()
-    compiled = function.lower(*args).compile(compiler_options=options)
+    compiled = function.lower(*args).compile()
     return compiled, time.perf_counter() - start
 
 

@@ -12,15 +12,13 @@ import jax.numpy as jnp
 import optax
 
 import fiedler_jax as fj
-from benchmarks._compiling import compiled_again, compiled_anew, knows
+from benchmarks._compiling import compiled_again, compiled_anew
 from benchmarks._errors import ConfigError
 from benchmarks._model import MLP
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 BASELINE = "weight decay"
 MEMBERS = 4
-# What makes a program of many small operations compile faster on CPUs.
-_LIGHTLY = {"xla_cpu_use_fusion_emitters": False}
 # One may meet a moment at which others use the machine.
 _COMPILATIONS = 3
 
@@ -96,26 +94,20 @@ def figures(config: PriceConfig, tell: Callable[[str], None]) -> Iterator[Figure
 
 
 def step_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
-    """Whole steps with either penalty against weight decay: time, with and without the refresh, compiling, memory.
-
-    On CPUs also with one that is compiled lightly.
-    """
+    """Whole steps with either penalty against weight decay: time, with and without the refresh, compiling, memory."""
     every = config.refresh_every
-    normalized = fj.add_fiedler_penalty(1e-3, refresh_every=every)
     steps = {
         BASELINE: _compiled_step(config, dtype, optax.add_decayed_weights(0.01)),
-        "normalized": _compiled_step(config, dtype, normalized),
+        "normalized": _compiled_step(config, dtype, fj.add_fiedler_penalty(1e-3, refresh_every=every)),
         "combinatorial": _compiled_step(
             config, dtype, fj.add_fiedler_penalty(1e-3, normalized=False, refresh_every=every)
         ),
     }
-    if jax.default_backend() == "cpu" and knows(_LIGHTLY):
-        steps["normalized, without fusion emitters"] = _compiled_step(config, dtype, normalized, _LIGHTLY)
     refreshing, between = _interleaved_steps(config, steps)
     decay = steps[BASELINE]
     seconds = statistics.median(between[BASELINE]) / max(config.refresh_every - 1, 1)
     yield Figure(f"step, {dtype}, {BASELINE}", 1e3 * seconds, "ms")
-    for name in (name for name in steps if name != BASELINE):
+    for name in ("normalized", "combinatorial"):
         of = f"{dtype}, {name}"
         whole = [a + b for a, b in zip(refreshing[name], between[name], strict=True)]
         reference = [a + b for a, b in zip(refreshing[BASELINE], between[BASELINE], strict=True)]
@@ -218,20 +210,15 @@ def _kernel_bytes(config: PriceConfig, dtype: str) -> int:
     return sum(a * b for a, b in itertools.pairwise(config.widths)) * jnp.dtype(DTYPES[dtype]).itemsize
 
 
-def _compiled_step(
-    config: PriceConfig,
-    dtype: str,
-    regularizer: optax.GradientTransformation,
-    options: dict[str, Any] | None = None,
-) -> Step:
+def _compiled_step(config: PriceConfig, dtype: str, regularizer: optax.GradientTransformation) -> Step:
     tx, step = _step_function(config, regularizer)
     data = _data(config, dtype)
     params = _params(config, dtype)
     carry = params, tx.init(params)
     jitted = jax.jit(step, donate_argnums=(0, 1))
     times = min(config.rounds, _COMPILATIONS)
-    run, seconds = compiled_anew(jitted, *carry, *data, times=times, options=options)
-    again = compiled_again(jitted, *carry, *data, times=times, options=options)
+    run, seconds = compiled_anew(jitted, *carry, *data, times=times)
+    again = compiled_again(jitted, *carry, *data, times=times)
     return Step(run, carry, data, seconds, again, _temporary(run))
 
 

@@ -44,7 +44,7 @@ def test_the_record_says_what_was_measured_on_what(record: dict[str, Any]) -> No
     names = [(one["name"], one["unit"]) for one in record["figures"]]
     assert len(set(names)) == len(names)
     assert all(one["value"] == one["value"] for one in record["figures"])
-    for kind in ("normalized", "combinatorial", "normalized, without fusion emitters"):
+    for kind in ("normalized", "combinatorial"):
         for what in (
             "step with refreshes",
             "step between refreshes",
@@ -52,7 +52,6 @@ def test_the_record_says_what_was_measured_on_what(record: dict[str, Any]) -> No
             "first step, persistent cache",
         ):
             assert (f"{what}, bfloat16, {kind}", "x weight decay") in names
-    for kind in ("normalized", "combinatorial"):
         assert (f"cold solve, bfloat16, {kind}", "block products") in names
     assert not any("float32" in name for name, _ in names)
     assert {("4 seeds, count unmapped", "x one by one"), ("4 seeds, count mapped", "x one by one")} <= set(names)
