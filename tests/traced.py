@@ -19,8 +19,6 @@ KEY = jax.random.key(0)
 
 # A model, its variables, its inputs, and what writes its adjacency from its parameters.
 Case = tuple[Any, Any, tuple, Callable[[Any, Adjacency], None]]
-
-
 Build = Callable[[], Case]
 
 

@@ -1,11 +1,22 @@
 """Reductions of units that stay statistics, against adjacencies by hand."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 import pytest
+from adjacency import Adjacency
 from traced import cases, check, flat, linen, random_params, through
 
 CASES, case = cases()
+
+
+def two_layers_that_are_one(p: Any, a: Adjacency) -> None:
+    """Two kernels from the input to the same units, and a layer on these."""
+    x = a.units(5)
+    both = a.layer(x, p["Dense_0"]["kernel"])
+    a.join(x, both, p["Dense_1"]["kernel"])
+    a.layer(both, p["Dense_2"]["kernel"])
 
 
 @case
@@ -14,13 +25,7 @@ def a_stacked_sum_is_normalized_by_groups():
         both = jnp.stack([nn.Dense(6)(x), nn.Dense(6)(x)]).sum(axis=0)
         return through(both, nn.GroupNorm(2), nn.Dense(3))
 
-    def reference(p, a):
-        x = a.units(5)
-        both = a.layer(x, p["Dense_0"]["kernel"])
-        a.join(x, both, p["Dense_1"]["kernel"])
-        a.layer(both, p["Dense_2"]["kernel"])
-
-    return *linen(fun, jnp.ones((2, 5))), reference
+    return *linen(fun, jnp.ones((2, 5))), two_layers_that_are_one
 
 
 @case
@@ -29,13 +34,7 @@ def a_stacked_sum_after_the_largest_of_its_groups():
         groups = jnp.stack([nn.Dense(6)(x), nn.Dense(6)(x)]).sum(axis=0).reshape(-1, 2, 3)
         return nn.Dense(3)(flat(groups.max(axis=-1)[..., None] * groups))
 
-    def reference(p, a):
-        x = a.units(5)
-        both = a.layer(x, p["Dense_0"]["kernel"])
-        a.join(x, both, p["Dense_1"]["kernel"])
-        a.layer(both, p["Dense_2"]["kernel"])
-
-    return *linen(fun, jnp.ones((2, 5))), reference
+    return *linen(fun, jnp.ones((2, 5))), two_layers_that_are_one
 
 
 @case
