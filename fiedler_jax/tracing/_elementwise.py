@@ -40,12 +40,14 @@ _WINDOWS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_w
 # fmt: on
 
 
-def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = False) -> np.ndarray:
     """The identities of an elementwise operation on two activations: unit i of one is unit i of the other.
 
     Where one of them varies along an axis on which the other does not, it keeps its identities: a mask or a scalar
     gate is not united with all the units it multiplies. Only the elements of an input, not yet units of any kernel,
-    may be united along such an axis. An outer product is of both. A pool may be the unit it meets, if that is one only.
+    may be united along such an axis. Nor is a gate repeated over units united with those that are `scaled` by it. An
+    outer product is of both. A pool may be the unit it meets, if that is one only. Units of a layer that meet their
+    neighbours in it are in pools with these.
     """
     units = trace.units
     a, b = units.simplest(some), units.simplest(others)
@@ -64,8 +66,41 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
         gates = not varied(b) and a.ndim > 1 and a.ndim - 1 in varied(a)
         if units.linked(a) or not units.linked(b) or gates:
             return a
+    if units.linked(a) and units.linked(b):
+        met = _scaled(trace, a, b) if scaled else None
+        met = units.with_neighbours(a, b) if met is None else met
+        if met is not None:
+            return units.simplest(met)
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
+
+
+def _scaled(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """Identities of a product in which units of one factor meet several of the other; None if each meets one.
+
+    What meets several only scales them, as it would along an axis of its own; unless it is as many that were united, as
+    the halves of a rotary pair are.
+    """
+    one, other = np.broadcast_arrays(a, b)
+    met = (one >= 0) & (other >= 0)
+    pairs, place = np.unique(np.stack([one[met], other[met]]), axis=1, return_inverse=True)
+    scales, is_scaled = (_meet_several(trace, own)[place.ravel()] for own in pairs)
+    if not np.any(scales | is_scaled):
+        return None
+    ids = np.where(one >= 0, one, other)
+    ids[met] = np.where(scales, other[met], one[met])
+    trace.units.unite(one[met][~scales & ~is_scaled], other[met][~scales & ~is_scaled])
+    if np.any(both := scales & is_scaled):
+        ids[met] = np.where(both, outer(trace, one[met], other[met]), ids[met])
+    return ids
+
+
+def _meet_several(trace: Trace, units: np.ndarray) -> np.ndarray:
+    """Which of these units stand there more often than there are units of a layer in them."""
+    own, place, counts = np.unique(units, return_inverse=True, return_counts=True)
+    several = counts > 1
+    several[several] = counts[several] > trace.units.held_of_a_layer(own[several])
+    return several[place]
 
 
 def outer(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -108,8 +143,21 @@ def _with_pools(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         met = pairs[(pairs[:, 0] >= 0) & (pairs[:, 1] < NO_UNIT)]
         if alone[1]:
             trace.units.claim(met[:, 1], met[:, 0])
-        return a
+        return _with_further_neighbours(trace, a, b)
     return trace.units.pooled_together(a, b) if all(alone) else b if alone[1] else a
+
+
+def _with_further_neighbours(trace: Trace, units: np.ndarray, pools: np.ndarray) -> np.ndarray:
+    """Units, but where they meet a pool of their neighbours that they are not in, one that holds them too."""
+    one, other = np.broadcast_arrays(units, pools)
+    further = (one >= 0) & trace.units.are_of_neighbours(other)
+    further[further] = trace.units.are_further(one[further], other[further])
+    if not np.any(further):
+        return units
+    further |= (one >= 0) & (other == NO_UNIT)
+    ids = one.copy()
+    ids[further] = trace.units.in_pools(np.stack([one[further], other[further]], axis=1), neighbours=True)
+    return ids
 
 
 def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -124,7 +172,7 @@ def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     found = no_units(rank)
     # A scalar, such as the bounds of clamp, has no place of its own.
     for ids in activations:
-        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank))
+        found = combined(trace, found, ids if ids.ndim == rank else no_units(rank), scaled=name in _MULTIPLY)
     return [found if np.dtype(bool) != output.aval.dtype else no_units(rank)]
 
 

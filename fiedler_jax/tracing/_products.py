@@ -80,7 +80,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & set(contract[x]):
-        ids = trace.units.standing_for(ids, f"{kernel_name(kernel)} rows")
+        ids = _with_units_for_pools(trace, ids, kernel)
     rows = trace.units.united_over(ids, free_x).transpose(*batch[x], *contract[x], *free_x)
     rows = rows.reshape(rows.shape[: b + k])
     rows = source_units(trace, rows, [kernel.shape[axis] for axis in (*batch[w], *contract[w])], kernel)
@@ -89,6 +89,13 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     trace.multiply(Product(kernel, source, placed(columns, [*batch[w], *free_w], rank_w)))
     at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
     return [placed(columns, at, b + len(free_w) + len(free_x))]
+
+
+def _with_units_for_pools(trace: Trace, ids: np.ndarray, kernel: Effective) -> np.ndarray:
+    """Identities that a kernel reads, with units for pools and outer products."""
+    if np.any(trace.units.are_of_neighbours(ids)):
+        trace.not_understood("units combined with their neighbours", [kernel])
+    return trace.units.standing_for(ids, f"{kernel_name(kernel)} rows")
 
 
 def mixes_positions(trace: Trace, ids: np.ndarray, contracted: Sequence[int], free: Sequence[int]) -> bool:
@@ -280,7 +287,7 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         before, after = ([shape[axis] for axis in spec[2:]] for shape, spec in shapes)
         return [ids.transpose(np.argsort(numbers.out_spec)) if before == after else no_units(rank)]
     if 1 in varied(ids):
-        ids = trace.units.standing_for(ids, f"{kernel_name(kernel)} rows")
+        ids = _with_units_for_pools(trace, ids, kernel)
     channels = trace.units.united_over(ids, positions).reshape(-1)
     channels = source_units(trace, np.broadcast_to(channels, groups * inputs), [groups * inputs], kernel)
     # Axes: output channels, input channels of the group.

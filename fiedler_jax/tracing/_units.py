@@ -21,6 +21,9 @@ from fiedler_jax._components import joined_by
 
 NO_UNIT = -1
 
+# Units that change places with one another.
+_PAIR = 2
+
 # An outer product of more elements is given up, lest a trace need more memory than the model.
 MOST_OUTER = 2**24
 
@@ -35,9 +38,11 @@ class Units:
         # In each column a pool and something in it, a unit or an older pool; a pool and a unit that may be what it is.
         self._pooled = np.zeros((2, 0), np.int32)
         self._claims = np.zeros((2, 0), np.int32)
-        # For each number below -1: the unit that stands for it, if one does; the factors, if it is a product.
+        # For each number below -1: the unit that stands for it, if one does; the factors, if it is a product; whether
+        # it is a pool of neighbours.
         self._unit_of = np.zeros(0, np.int32)
         self._factors = np.zeros((2, 0), np.int32)
+        self._neighbours = np.zeros(0, bool)
 
     def fresh(self, shape: Sequence[int], name: str) -> np.ndarray:
         """New units, under a name for the report."""
@@ -55,6 +60,16 @@ class Units:
     def made_at(self, unit: int) -> tuple[int, str]:
         """The first of the units that were made together with this one, and their name."""
         return self._names[bisect.bisect_right(self._names, unit, key=lambda made: made[0]) - 1]
+
+    def held_of_a_layer(self, units: np.ndarray) -> np.ndarray:
+        """For each of these numbers, how many units of one layer it stands for at most."""
+        if not units.size:
+            return np.zeros(0, int)
+        every = np.arange(len(self._parent))
+        every = every[np.isin(found := self.find(every), units)]
+        made = np.searchsorted([first for first, _ in self._names], every, side="right")
+        pairs, counts = np.unique(np.stack([found[every], made]), axis=1, return_counts=True)
+        return np.array([counts[pairs[0] == unit].max() for unit in units.tolist()])
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """The one number that stands for each unit."""
@@ -151,13 +166,57 @@ class Units:
         """Pools of what is at each place of two arrays of one shape."""
         return self.in_pools(np.stack([some.ravel(), others.ravel()], axis=1)).reshape(some.shape)
 
-    def in_pools(self, members: np.ndarray) -> np.ndarray:
-        """A new pool for each row of members; where none is a unit or a pool, no unit."""
+    def in_pools(self, members: np.ndarray, neighbours: bool = False) -> np.ndarray:
+        """A new pool for each row of members; where none is a unit or a pool, no unit.
+
+        Of neighbours, if one of the members is such a pool.
+        """
         held = (members != NO_UNIT) & ~self.are_outer(members)
         pools = self._numbers(np.full((2, len(members)), NO_UNIT, np.int32))
+        self._neighbours[NO_UNIT - 1 - pools] = neighbours | np.any(self.are_of_neighbours(members), axis=1)
         pairs = np.stack([np.broadcast_to(pools[:, None], members.shape)[held], members[held]])
         self._pooled = np.concatenate([self._pooled, pairs], axis=1)
         return np.where(held.any(axis=1), pools, NO_UNIT)
+
+    def with_neighbours(self, some: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+        """Identities of what has come of two arrays, if the units of one are others of those of the other, shifted.
+
+        The places along the last axis count: what is shifted along another is a position of its neighbour. A pair that
+        changes places, as the halves of a rotary pair do, are no neighbours.
+        """
+        one, other = np.broadcast_arrays(self.find(some), self.find(others))
+        moved = (one != other) & (one >= 0) & (other >= 0)
+        if not np.any(moved) or not one.ndim:
+            return None
+        row = np.broadcast_to(np.arange(one[..., 0].size).reshape(*one.shape[:-1], 1), one.shape)
+        here, there = (row[moved].astype(np.int64) * len(self._parent) + ids[moved] for ids in (one, other))
+        if not np.any(np.isin(here, there)):
+            return None
+        units, component = joined_by(np.unique(np.stack([one[moved], other[moved]]), axis=1))
+        mixed = moved.copy()
+        mixed[moved] = np.bincount(component)[component][np.searchsorted(units, one[moved])] > _PAIR
+        if not np.any(mixed):
+            return None
+        # What is shifted in from beside the layer is no unit.
+        mixed |= (one >= 0) != (other >= 0)
+        self.unite(np.where(mixed, NO_UNIT, one), other)
+        ids = self.find(np.where(one >= 0, one, other))
+        ids[mixed] = self.in_pools(np.stack([one[mixed], other[mixed]], axis=1), neighbours=True)
+        return ids
+
+    def are_of_neighbours(self, ids: np.ndarray) -> np.ndarray:
+        """Which elements are pools of neighbours."""
+        below = ids < NO_UNIT
+        return below & self._neighbours[np.where(below, NO_UNIT - 1 - ids, 0)] if np.any(below) else below
+
+    def are_further(self, units: np.ndarray, pools: np.ndarray) -> np.ndarray:
+        """Which units are not in these pools, one to each, but others of a layer that is."""
+        members = {pool: inside.tolist() for pool, inside in self._members(pools).items()}
+
+        def is_further(unit: int, pool: int) -> bool:
+            return unit not in members[pool] and self.made_at(unit) in map(self.made_at, members[pool])
+
+        return np.array(list(map(is_further, self.find(units).tolist(), pools.tolist())), bool)
 
     def _numbers(self, factors: np.ndarray) -> np.ndarray:
         """New numbers below -1, for products of these factors (2, m) or, where they are no units, for pools."""
@@ -165,6 +224,7 @@ class Units:
         numbers = NO_UNIT - 1 - len(self._unit_of) - np.arange(count, dtype=np.int32)
         self._unit_of = np.concatenate([self._unit_of, np.full(count, NO_UNIT, np.int32)])
         self._factors = np.concatenate([self._factors, factors], axis=1)
+        self._neighbours = np.concatenate([self._neighbours, np.zeros(count, bool)])
         return numbers
 
     def standing_for(self, ids: np.ndarray, name: str) -> np.ndarray:
@@ -194,10 +254,8 @@ class Units:
         sum. A claim counts where its unit is used, or is in a pool that goes on.
         """
         used = np.isin(np.arange(len(self._parent)), self.find(used))
-        members: dict[int, np.ndarray] = {}
-        for pool, inside in self._inside(np.concatenate([self._claims[0], given_out[given_out < NO_UNIT]])):
-            units = [members[one] if one < 0 else np.array([one]) for one in inside.tolist()]
-            members[pool] = np.unique(self.find(np.concatenate(units)))
+        pools = np.concatenate([self._claims[0], given_out[given_out < NO_UNIT]])
+        members = self._members(pools[~self.are_of_neighbours(pools)])
         sums = {pool for pool, units in members.items() if self._is_sum(units, used)}
         claims = self._claims[:, [pool in sums for pool in self._claims[0].tolist()]]
         while np.any(going_on := used[self.find(claims[1])]):
@@ -209,6 +267,14 @@ class Units:
         for pool in given_out[np.isin(given_out, list(members))].tolist():
             if self._of_a_layer_each(members[pool]):
                 self.unite(members[pool][:1], members[pool])
+
+    def _members(self, pools: np.ndarray) -> dict[int, np.ndarray]:
+        """The units in some pools, and in the pools in these."""
+        members: dict[int, np.ndarray] = {}
+        for pool, inside in self._inside(pools):
+            units = [members[one] if one < 0 else np.array([one]) for one in inside.tolist()]
+            members[pool] = np.unique(self.find(np.concatenate(units)))
+        return members
 
     def _inside(self, wanted: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Some pools and those in them, and what is in each; before each those that are in it."""
