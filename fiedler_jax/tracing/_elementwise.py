@@ -55,6 +55,8 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
         return _with_outer(trace, a, b)
     if not has_units(a) or not has_units(b):
         return _with_pools(trace, a, b)
+    if scaled and (found := _scaled_by_repeated(trace, a, b)) is not None:
+        return found
     if varied(a) != varied(b):
         if varied(a) < varied(b):
             a, b = b, a
@@ -93,6 +95,17 @@ def _scaled(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     if np.any(both := scales & is_scaled):
         ids[met] = np.where(both, outer(trace, one[met], other[met]), ids[met])
     return ids
+
+
+def _scaled_by_repeated(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """Identities of a product of no kernel's units, such as what a loop carries, with a gate that is repeated."""
+    units = trace.units
+    one, gate = (a, b) if units.linked(b) else (b, a)
+    if units.linked(one) or not units.linked(gate) or not varied(gate) <= varied(one):
+        return None
+    if not np.any(_meet_several(trace, gate[gate >= 0])):
+        return None
+    return units.united_over(one, sorted(varied(one) - varied(gate)))
 
 
 def _meet_several(trace: Trace, units: np.ndarray) -> np.ndarray:

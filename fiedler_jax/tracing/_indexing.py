@@ -1,5 +1,6 @@
 """Gathers and scatters: embedding tables, positions, and units picked by an index."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._movement import chosen
 from fiedler_jax.tracing._products import kernel_name, placed
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, of_outputs, shape_of
-from fiedler_jax.tracing._units import varied
+from fiedler_jax.tracing._units import NO_UNIT, holds_any, varied
+
+# Writes at more places than this are not followed one by one.
+_MOST_WRITES = 2**14
 
 
 def gather(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -95,6 +99,9 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     full = shape_of(equation.invars[0])
     ids, update = (trace.units.simplest(identities(values[i])) for i in (0, 2))
     trace.used([values[0], values[2]], f"enters {equation.primitive.name}")
+    exact = _written_exactly(trace, ids, update, equation, values)
+    if exact is not None:
+        return [exact]
     batching = dict(zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True))
     scattered = [axis for axis in range(update.ndim) if axis not in numbers.update_window_dims]
     update = chosen(
@@ -114,6 +121,51 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     own_of = {axis: own for own, axis in from_update.items()}
     rest = tuple(axis for axis in range(update.ndim) if axis not in own_of)
     return [combined(trace, ids, placed(np.squeeze(update, axis=rest), [own_of[a] for a in sorted(own_of)], len(full)))]
+
+
+def _written_exactly(
+    trace: Trace, ids: np.ndarray, update: np.ndarray, equation: Any, values: Sequence[Value]
+) -> np.ndarray | None:
+    """Identities after writes at known places, if units vary among these, or come to single ones that had none.
+
+    Other places are positions of what is there, such as those of a cache.
+    """
+    numbers, full = equation.params["dimension_numbers"], shape_of(equation.invars[0])
+    indices = trace.known(values[1])
+    if indices is None or numbers.operand_batching_dims or math.prod(indices.shape[:-1]) > _MOST_WRITES:
+        return None
+    windows = _in_windows(update, numbers)
+    sizes = windows.shape[indices.ndim - 1 :]
+    lengths = _in_windows(np.empty(shape_of(equation.invars[2]), bool), numbers).shape[indices.ndim - 1 :]
+    moving = {axis for axis in range(len(full)) if lengths[axis] < full[axis]}
+    varies = moving & varied(ids) or any(sizes[axis] > 1 for axis in moving)
+    single = set(numbers.scatter_dims_to_operand_dims) <= set(numbers.inserted_window_dims)
+    if not (varies or (single and holds_any(update) and not holds_any(ids))):
+        return None
+    shape = [full[axis] if axis in moving else max(ids.shape[axis], sizes[axis]) for axis in range(len(full))]
+    there, given, times = np.broadcast_to(ids, shape), np.full(shape, NO_UNIT, np.int32), np.zeros(shape, np.int32)
+    for place in np.ndindex(indices.shape[:-1]):
+        starts = np.zeros(len(full), int)
+        starts[list(numbers.scatter_dims_to_operand_dims)] = indices[place]
+        if np.any((starts < 0) | (starts + lengths > full)):
+            return None
+        spans = zip(starts.tolist(), lengths, strict=True)
+        at = tuple(slice(i, i + n) if axis in moving else slice(None) for axis, (i, n) in enumerate(spans))
+        given[at] = windows[tuple(i if size > 1 else 0 for i, size in zip(place, windows.shape, strict=False))]
+        times[at] += 1
+    if equation.primitive.name == "scatter":
+        return trace.units.simplest(np.where(times > 0, given, there))
+    if np.any(times > 1):
+        return None
+    trace.units.unite(there, given)
+    return trace.units.simplest(np.where(there != NO_UNIT, there, given))
+
+
+def _in_windows(update: np.ndarray, numbers: Any) -> np.ndarray:
+    """The update of a scatter with the axes of its indices first, then those of the operand."""
+    scattered = [axis for axis in range(update.ndim) if axis not in numbers.update_window_dims]
+    inserted = [len(scattered) + axis for axis in numbers.inserted_window_dims]
+    return np.expand_dims(np.moveaxis(update, scattered, range(len(scattered))), tuple(inserted))
 
 
 RULES: dict[str, Rule] = {
