@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import display
-from fiedler_jax.tracing._elementwise import combined, outer
+from fiedler_jax.tracing._elementwise import combined, elementwise, outer
 from fiedler_jax.tracing._trace import CARRY, Product, Rule, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
 
@@ -89,6 +89,25 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     trace.multiply(Product(kernel, source, placed(columns, [*batch[w], *free_w], rank_w)))
     at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
     return [placed(columns, at, b + len(free_w) + len(free_x))]
+
+
+def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Element by element; but inputs along an axis of its own, such as features that become tokens, are a layer's."""
+    which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
+    if sum(which) != 1:
+        return elementwise(trace, equation, values)
+    kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
+    assert isinstance(kernel, Effective)
+    ids = trace.units.simplest(identities(activation))
+    # A scalar has no axes.
+    own = {axis for axis, size in enumerate(kernel.shape) if size > shape[axis]} if shape else ()
+    if not own or kernel.repeated or not has_units(ids) or trace.units.linked(ids):
+        return elementwise(trace, equation, values)
+    rows = trace.units.united_over(ids, [axis for axis, size in enumerate(kernel.shape) if size == 1])
+    rows = source_units(trace, rows, [1 if axis in own else size for axis, size in enumerate(kernel.shape)], kernel)
+    columns = trace.units.fresh(kernel.shape, kernel_name(kernel))
+    trace.multiply(Product(kernel, rows, columns))
+    return [columns]
 
 
 def _with_units_for_pools(trace: Trace, ids: np.ndarray, kernel: Effective) -> np.ndarray:
@@ -340,4 +359,4 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     return trace.units.simplest(np.concatenate(outputs, axis=1)).transpose(np.argsort(numbers.out_spec))
 
 
-RULES: dict[str, Rule] = {"dot_general": dot_general, "conv_general_dilated": convolution}
+RULES: dict[str, Rule] = {"dot_general": dot_general, "conv_general_dilated": convolution, "mul": multiplication}

@@ -368,6 +368,26 @@ def a_skip_beside_what_was_scaled_up():
     return [concatenated, added, resized]
 
 
+@writings(w=(4, 6), k=(6, 6), o=(6, 3))
+def features_that_become_tokens():
+    def attention(tokens, p):
+        return (jax.nn.softmax(tokens @ (tokens @ p["k"]).mT) @ tokens).mean(axis=1) @ p["o"]
+
+    def one_by_one(p, x):
+        tokens = [x[:, 0, i, None] * p["w"][i] for i in range(4)]
+        return attention(jnp.stack(tokens, axis=1), p)
+
+    def mapped(p, x):
+        return attention(jax.vmap(lambda x, w: x[:, None] * w, (1, 0), 1)(x[:, 0], p["w"]), p)
+
+    return [
+        lambda p, x: attention(jnp.einsum("bf,fd->bfd", x[:, 0], p["w"]), p),
+        lambda p, x: attention(x[:, 0, :, None] * p["w"], p),
+        one_by_one,
+        mapped,
+    ]
+
+
 @writings(w=(3, 3, 3, 5), o=(80, 3))
 def an_image_flattened():
     def as_a_convolution(p, x):
