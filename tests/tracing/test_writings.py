@@ -388,6 +388,73 @@ def features_that_become_tokens():
     ]
 
 
+@writings(a=(2, 4), s=(4, 2), t=(4, 2), b=(2, 4), u=(4, 2))
+def a_flow_of_coupled_halves():
+    def split(p, x):
+        first, second = jnp.split(x, 2, axis=-1)
+        hidden = jnp.tanh(first @ p["a"])
+        second = second * jnp.exp(hidden @ p["s"]) + hidden @ p["t"]
+        return jnp.concatenate([first + jnp.tanh(second @ p["b"]) @ p["u"], second], axis=-1)
+
+    def written(p, x):
+        hidden = jnp.tanh(x[..., :2] @ p["a"])
+        x = x.at[..., 2:].set(x[..., 2:] * jnp.exp(hidden @ p["s"]) + hidden @ p["t"])
+        return x.at[..., :2].add(jnp.tanh(x[..., 2:] @ p["b"]) @ p["u"])
+
+    def masked(p, x):
+        first, none = jnp.array([1.0, 1.0, 0.0, 0.0]), jnp.zeros((2, 4))
+        hidden = jnp.tanh((first * x) @ jnp.concatenate([p["a"], none]))
+        scale, shift = (hidden @ jnp.concatenate([none.T, p[name]], axis=1) for name in "st")
+        x = first * x + (1 - first) * (x * jnp.exp(scale) + shift)
+        hidden = jnp.tanh(((1 - first) * x) @ jnp.concatenate([none, p["b"]]))
+        return x + hidden @ jnp.concatenate([p["u"], none.T], axis=1)
+
+    return [split, written, masked]
+
+
+@writings(c=(3, 3, 3, 4), w=(2, 2, 4, 5), o=(5, 3))
+def patches_of_channels():
+    def cut(x):
+        return x.reshape(2, 2, 2, 2, 2, 4).transpose(0, 1, 3, 2, 4, 5).reshape(2, 2, 2, 16)
+
+    def of_every_other_pixel(p, x):
+        x = conv(x, p["c"])
+        corners = [(i, j) for i in range(2) for j in range(2)]
+        patches = jnp.concatenate([x[:, i::2, j::2] for i, j in corners], axis=-1)
+        return patches @ jnp.concatenate([p["w"][corner] for corner in corners]) @ p["o"]
+
+    return [
+        lambda p, x: conv(conv(x, p["c"]), p["w"], stride=2) @ p["o"],
+        lambda p, x: cut(conv(x, p["c"])) @ p["w"].reshape(16, 5) @ p["o"],
+        lambda p, x: jnp.einsum("bhpwqc,pqcd->bhwd", conv(x, p["c"]).reshape(2, 2, 2, 2, 2, 4), p["w"]) @ p["o"],
+        of_every_other_pixel,
+    ]
+
+
+@writings(m=(8, 5), u=(9, 4), o=(4, 2))
+def messages_between_nodes():
+    senders, receivers = jnp.array([0, 1, 2, 3, 4, 0]), jnp.array([1, 2, 3, 4, 0, 3])
+
+    def gathered(p, x):
+        edges = jax.nn.relu(jnp.concatenate([x[:, senders], x[:, receivers]], axis=-1) @ p["m"])
+        received = jnp.zeros((2, 5, 5)).at[:, receivers].add(edges)
+        return (x + jnp.concatenate([x, received], axis=-1) @ p["u"]) @ p["o"]
+
+    def by_incidence(p, x):
+        send, receive = jax.nn.one_hot(senders, 5), jax.nn.one_hot(receivers, 5)
+        edges = jax.nn.relu((send @ x) @ p["m"][:4] + (receive @ x) @ p["m"][4:])
+        return (x + x @ p["u"][:4] + receive.T @ edges @ p["u"][4:]) @ p["o"]
+
+    def mapped(p, x):
+        def one(x):
+            edges = jax.nn.relu(jnp.concatenate([x[senders], x[receivers]], axis=-1) @ p["m"])
+            return (x + jnp.concatenate([x, jax.ops.segment_sum(edges, receivers, 5)], -1) @ p["u"]) @ p["o"]
+
+        return jax.vmap(one)(x)
+
+    return [gathered, by_incidence, mapped]
+
+
 @writings(w=(3, 3, 3, 5), o=(80, 3))
 def an_image_flattened():
     def as_a_convolution(p, x):
