@@ -1,12 +1,16 @@
-"""Networks that several tests take: Flax chains, and the sizes of the paper's networks."""
+"""Networks that several tests take: Flax chains, the sizes of the paper's networks and a smaller one."""
 
 import itertools
 
 import flax.linen as nn
 import jax
 import pytest
+import reference
 from flax import nnx
 
+import fiedler_jax as fj
+
+SMALL = (300, 120, 90, 10)
 NETS = [(784, 500, 500, 500, 10), (3072, 500, 500, 500, 10), (20531, 50, 50, 50, 5)]
 
 
@@ -18,6 +22,11 @@ def each_net(*default: tuple[tuple[int, ...], bool]) -> pytest.MarkDecorator:
         [*default, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)],
         ids=lambda value: str(value[0] if isinstance(value, tuple) else value),
     )
+
+
+def chain_laplacian(kernels: reference.Kernels, normalized: bool, dtype: str = "float64") -> fj.Laplacian:
+    params = reference.chain_params(kernels, dtype)
+    return fj.laplacian(fj.graph_from_params(params), params, normalized=normalized)
 
 
 class Mlp(nn.Module):

@@ -29,6 +29,13 @@ def zeros(params: Any) -> Any:
 GRAPH = fj.graph_from_params(network())
 # Where the solver is not the point the dense one serves: it compiles several times faster than the default.
 DENSE = fj.Dense()
+SHARED = fj.add_fiedler_penalty(0.1, GRAPH, solver=DENSE)
+
+fiedler_value = jax.jit(
+    functools.partial(fj.fiedler_value, solver=DENSE),
+    static_argnums=0,
+    static_argnames=("normalized", "num_eigenvalues", "ignore_isolated"),
+)
 
 
 @contextlib.contextmanager

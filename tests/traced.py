@@ -21,6 +21,9 @@ KEY = jax.random.key(0)
 Case = tuple[Any, Any, tuple, Callable[[Any, Adjacency], None]]
 Build = Callable[[], Case]
 
+# Functions of parameters and an input, with those.
+Writings = tuple[list[Callable[..., jax.Array]], dict[str, jax.Array], jax.Array]
+
 
 def cases() -> tuple[dict[str, Build], Callable[[Build], Build]]:
     """A register of cases by name, and what enters one that is built by a function of this name."""
@@ -31,6 +34,23 @@ def cases() -> tuple[dict[str, Build], Callable[[Build], Build]]:
         return build
 
     return entered, case
+
+
+def writings(*shape: int) -> tuple[dict[str, Callable[[], Writings]], Callable[..., Any]]:
+    """A register of one function in several writings, by name, and what enters those that a function gives.
+
+    All are functions of parameters, of shapes that are stated as they are entered, and of an input of this shape.
+    """
+    entered: dict[str, Callable[[], Writings]] = {}
+
+    def of(**shapes: tuple[int, ...]) -> Callable[..., Any]:
+        def enter(build: Callable[[], list]) -> Callable[[], list]:
+            entered[build.__name__] = lambda: (build(), random_params(**shapes), jax.random.normal(KEY, shape))
+            return build
+
+        return enter
+
+    return entered, of
 
 
 def random_params(**shapes: tuple[int, ...]) -> dict[str, jax.Array]:
@@ -79,6 +99,19 @@ def check(model: Any, variables: Any, inputs: tuple, reference: Callable[[Any, A
     reference(as_numpy(variables), adjacency)
     assert_same_graph(graph, variables, adjacency.matrix)
     assert_leaves_are_accounted_for(graph, variables)
+
+
+def assert_one_graph(functions: list[Callable[..., jax.Array]], params: Any, x: jax.Array) -> None:
+    """Functions that compute the same have graphs with the same spectrum."""
+    values, spectra = [], []
+    for fun in functions:
+        graph = fj.graph_from_model(fun, params, x, strict=True)
+        dense = jax.jit(lambda params, graph=graph: fj.laplacian(graph, params, normalized=False).to_dense())
+        values.append(np.asarray(jax.jit(fun)(params, x)))
+        spectra.append(spectrum(-np.asarray(dense(params), np.float64), normalized=False))
+    for fun, value, found in zip(functions, values, spectra, strict=True):
+        np.testing.assert_allclose(value, values[0], rtol=1e-3, atol=1e-4, err_msg=fun.__name__)
+        np.testing.assert_allclose(found, spectra[0], rtol=0, atol=1e-5 * spectra[0][-1], err_msg=fun.__name__)
 
 
 def as_numpy(variables: Any) -> Any:

@@ -1,0 +1,216 @@
+"""Attention and loops over time in several writings: one function has one graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from traced import assert_one_graph, writings
+
+WRITINGS, written_as = writings(2, 5, 4)
+
+
+def over_time(step: Callable, carry: Any, *sequences: jax.Array) -> jax.Array:
+    """What a loop over the second axis gives out at each step."""
+    _, out = lax.scan(lambda carry, now: step(carry, *now), carry, tuple(jnp.moveaxis(s, 1, 0) for s in sequences))
+    return jnp.moveaxis(out, 0, 1)
+
+
+@written_as(q=(4, 8), k=(4, 8), v=(4, 8), o=(8, 3))
+def attention_in_two_heads():
+    def heads_beside_features(p, x):
+        q, k, v = ((x @ p[name]).reshape(2, 5, 2, 4) for name in "qkv")
+        weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k))
+        return jnp.einsum("bhts,bshd->bthd", weights, v).reshape(2, 5, 8) @ p["o"]
+
+    def heads_in_front(p, x):
+        q, k, v = ((x @ p[name]).reshape(2, 5, 2, 4).transpose(0, 2, 1, 3) for name in "qkv")
+        return (jax.nn.softmax(q @ k.mT) @ v).transpose(0, 2, 1, 3).reshape(2, 5, 8) @ p["o"]
+
+    def head_by_head(p, x):
+        kernels = [[p[name][:, head : head + 4] for name in "qkv"] for head in (0, 4)]
+        return jnp.concatenate([jax.nn.softmax((x @ q) @ (x @ k).mT) @ (x @ v) for q, k, v in kernels], -1) @ p["o"]
+
+    def heads_summed(p, x):
+        def head(first):
+            q, k, v = (x @ p[name][:, first : first + 4] for name in "qkv")
+            return (jax.nn.softmax(q @ k.mT) @ v) @ p["o"][first : first + 4]
+
+        return head(0) + head(4)
+
+    def mapped(p, x):
+        def head(q, k, v):
+            return jax.nn.softmax(q @ k.T) @ v
+
+        def one(x):
+            split = (jnp.moveaxis((x @ p[name]).reshape(5, 2, 4), 1, 0) for name in "qkv")
+            return jnp.moveaxis(jax.vmap(head)(*split), 0, 1).reshape(5, 8) @ p["o"]
+
+        return jax.vmap(one)(x)
+
+    def kernels_joined(p, x):
+        q, k, v = jnp.split(x @ jnp.concatenate([p[name] for name in "qkv"], axis=1), 3, axis=-1)
+        q, k, v = (y.reshape(2, 5, 2, 4) for y in (2 * q, k, v))
+        return jax.nn.dot_product_attention(q, k, v).reshape(2, 5, 8) @ p["o"]
+
+    return [heads_beside_features, heads_in_front, head_by_head, heads_summed, mapped, kernels_joined]
+
+
+@written_as(q=(4, 8), k=(4, 4), v=(4, 4), o=(8, 3))
+def attention_with_shared_keys():
+    def grouped(p, x):
+        q = (x @ p["q"]).reshape(2, 5, 2, 2, 2)
+        k, v = ((x @ p[name]).reshape(2, 5, 2, 2) for name in "kv")
+        weights = jax.nn.softmax(jnp.einsum("btgrd,bsgd->bgrts", q, k))
+        return jnp.einsum("bgrts,bsgd->btgrd", weights, v).reshape(2, 5, 8) @ p["o"]
+
+    def repeated(p, x):
+        q = (x @ p["q"]).reshape(2, 5, 4, 2)
+        k, v = (jnp.repeat((x @ p[name]).reshape(2, 5, 2, 2), 2, axis=2) for name in "kv")
+        weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k))
+        return jnp.einsum("bhts,bshd->bthd", weights, v).reshape(2, 5, 8) @ p["o"]
+
+    return [grouped, repeated]
+
+
+@written_as(q=(4, 4), k=(4, 4), v=(4, 4), o=(4, 3))
+def attention_from_a_cache():
+    def plain(p, x):
+        return jax.nn.softmax((x @ p["q"]) @ (x @ p["k"]).mT) @ (x @ p["v"]) @ p["o"]
+
+    def cached(write):
+        def attention(p, x):
+            keys, values = (write(jnp.zeros((2, 8, 4)), x @ p[name]) for name in "kv")
+            scores = jnp.where(jnp.arange(8) < 5, (x @ p["q"]) @ keys.mT, -1e9)
+            return jax.nn.softmax(scores) @ values @ p["o"]
+
+        return attention
+
+    return [
+        plain,
+        cached(lambda cache, new: cache.at[:, :5].set(new)),
+        cached(lambda cache, new: lax.dynamic_update_slice(cache, new, (0, 0, 0))),
+    ]
+
+
+@written_as(x=(4, 8), dt=(4, 2), B=(4, 3), C=(4, 3), o=(8, 3))
+def a_state_space_with_a_step_for_each_head():
+    def by_head(p, x):
+        def step(state, x, dt, b, c):
+            state = jnp.exp(-dt)[..., None, None] * state + (dt[..., None] * x)[..., None] * b[:, None, None]
+            return state, jnp.einsum("bhpn,bn->bhp", state, c)
+
+        heads, dt = (x @ p["x"]).reshape(2, 5, 2, 4), jax.nn.softplus(x @ p["dt"])
+        out = over_time(step, jnp.zeros((2, 2, 4, 3)), heads, dt, x @ p["B"], x @ p["C"])
+        return out.reshape(2, 5, 8) @ p["o"]
+
+    def repeated(p, x):
+        def step(state, x, dt, b, c):
+            state = jnp.exp(-dt)[..., None] * state + (dt * x)[..., None] * b[:, None]
+            return state, jnp.einsum("bpn,bn->bp", state, c)
+
+        dt = jnp.repeat(jax.nn.softplus(x @ p["dt"]), 4, axis=-1)
+        return over_time(step, jnp.zeros((2, 8, 3)), x @ p["x"], dt, x @ p["B"], x @ p["C"]) @ p["o"]
+
+    def as_attention(p, x):
+        heads, dt = (x @ p["x"]).reshape(2, 5, 2, 4), jax.nn.softplus(x @ p["dt"])
+        elapsed = jnp.cumsum(-dt, axis=1)
+        decay = jnp.exp(elapsed[:, :, None] - elapsed[:, None]) * jnp.tril(jnp.ones((5, 5)))[None, :, :, None]
+        scores = jnp.einsum("btn,bsn->bts", x @ p["C"], x @ p["B"])
+        return jnp.einsum("bts,btsh,bsh,bshp->bthp", scores, decay, dt, heads).reshape(2, 5, 8) @ p["o"]
+
+    return [by_head, repeated, as_attention]
+
+
+@written_as(q=(4, 4), k=(4, 4), v=(4, 6), o=(6, 3))
+def retention():
+    def in_a_loop(p, x):
+        def step(state, q, k, v):
+            state = 0.9 * state + k[:, :, None] * v[:, None, :]
+            return state, jnp.einsum("bk,bkv->bv", q, state)
+
+        return over_time(step, jnp.zeros((2, 4, 6)), *(x @ p[name] for name in "qkv")) @ p["o"]
+
+    def as_attention(p, x):
+        age = jnp.arange(5)[:, None] - jnp.arange(5)
+        scores = jnp.einsum("btk,bsk->bts", x @ p["q"], x @ p["k"]) * jnp.where(age >= 0, 0.9**age, 0)
+        return scores @ (x @ p["v"]) @ p["o"]
+
+    def associative(p, x):
+        def op(a, b):
+            return a[0] * b[0], b[0] * a[1] + b[1]
+
+        written = (x @ p["k"])[..., None] * (x @ p["v"])[..., None, :]
+        _, state = lax.associative_scan(op, (jnp.full((2, 5, 1, 1), 0.9), written), axis=1)
+        return jnp.einsum("btk,btkv->btv", x @ p["q"], state) @ p["o"]
+
+    return [in_a_loop, as_attention, associative]
+
+
+@written_as(a=(4, 8), o=(8, 3))
+def rotary_pairs():
+    angle = jnp.arange(5.0)[:, None] * jnp.array([1.0, 0.5, 0.2, 0.1])
+
+    def halves(p, x):
+        a, b = jnp.split(x @ p["a"], 2, axis=-1)
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1) @ p["o"]
+
+    def turned(p, x):
+        h = x @ p["a"]
+        a, b = jnp.split(h, 2, axis=-1)
+        return (h * jnp.tile(jnp.cos(angle), 2) + jnp.concatenate([-b, a], -1) * jnp.tile(jnp.sin(angle), 2)) @ p["o"]
+
+    def as_complex_numbers(p, x):
+        h = x @ p["a"]
+        z = lax.complex(h[..., :4], h[..., 4:]) * jnp.exp(1j * angle)
+        return jnp.concatenate([z.real, z.imag], axis=-1) @ p["o"]
+
+    return [halves, turned, as_complex_numbers]
+
+
+@written_as(w=(4, 6), k=(6, 6), o=(6, 3))
+def features_that_become_tokens():
+    def attention(tokens, p):
+        return (jax.nn.softmax(tokens @ (tokens @ p["k"]).mT) @ tokens).mean(axis=1) @ p["o"]
+
+    def one_by_one(p, x):
+        tokens = [x[:, 0, i, None] * p["w"][i] for i in range(4)]
+        return attention(jnp.stack(tokens, axis=1), p)
+
+    def mapped(p, x):
+        return attention(jax.vmap(lambda x, w: x[:, None] * w, (1, 0), 1)(x[:, 0], p["w"]), p)
+
+    return [
+        lambda p, x: attention(jnp.einsum("bf,fd->bfd", x[:, 0], p["w"]), p),
+        lambda p, x: attention(x[:, 0, :, None] * p["w"], p),
+        one_by_one,
+        mapped,
+    ]
+
+
+@written_as(r=(4, 3), w=(3, 4, 6), u=(3, 6, 4), o=(4, 2))
+def a_mixture_of_experts():
+    def gates(p, x):
+        return jax.nn.softmax(x @ p["r"])
+
+    def at_once(p, x):
+        hidden = jax.nn.relu(jnp.einsum("btc,ecf->btef", x, p["w"]))
+        return jnp.einsum("btef,efc,bte->btc", hidden, p["u"], gates(p, x)) @ p["o"]
+
+    def one_by_one(p, x):
+        outputs, weights = [jax.nn.relu(x @ p["w"][e]) @ p["u"][e] for e in range(3)], gates(p, x)
+        return sum(weights[..., e : e + 1] * out for e, out in enumerate(outputs)) @ p["o"]
+
+    def mapped(p, x):
+        outputs = jax.vmap(lambda w, u: jax.nn.relu(x @ w) @ u)(p["w"], p["u"])
+        return jnp.einsum("ebtc,bte->btc", outputs, gates(p, x)) @ p["o"]
+
+    return [at_once, one_by_one, mapped]
+
+
+@pytest.mark.parametrize("name", WRITINGS)
+def test_one_function_has_one_graph(name: str) -> None:
+    assert_one_graph(*WRITINGS[name]())
