@@ -306,7 +306,12 @@ def _sum_both_ways(
     for where, part in zip(placements, at_source, strict=True):
         if not where.symmetric:
             given[where.source].append(part)
-    return replicated(jnp.concatenate([sum(found[1:], start=found[0]) for found in given.values()], axis=-1))
+    # The first part of each beside one another, then the rest: XLA compiles a branch for each sum beside others.
+    first = jnp.concatenate([found[0] for found in given.values()], axis=-1)
+    if all(len(found) == 1 for found in given.values()):
+        return replicated(first)
+    rest = [sum(found[2:], start=found[1]) if found[1:] else jnp.zeros_like(found[0]) for found in given.values()]
+    return replicated(first + jnp.concatenate(rest, axis=-1))
 
 
 def _check_adjacency(adjacency: np.ndarray) -> None:

@@ -73,11 +73,8 @@ def reach_of(operator: SymmetricOperator, values: jax.Array, rows: jax.Array) ->
 
 def is_vague(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, rows: jax.Array) -> jax.Array:
     """Whether residuals are so long beside ``θ v``, both in the preconditioner's norm, that they say nothing yet."""
-
-    def squared(x: jax.Array) -> jax.Array:
-        return inner_products(_preconditioned(operator, values, x, least=1), x)
-
-    return squared(rows) > (_VAGUE * values) ** 2 * squared(vectors)
+    difference = rows**2 - (_VAGUE * values[:, None] * vectors) ** 2
+    return jnp.sum(_preconditioned(operator, values, difference, least=1), axis=1) > 0
 
 
 def is_uneven(operator: SymmetricOperator) -> jax.Array:

@@ -143,7 +143,6 @@ class Davidson:
         scattered ones, have been seen to hide the smallest value.
         """
         start, init = rows_or_none(operator, start), rows_or_none(operator, init)
-        init = _units_beside(init, operator.null_vector[None])
         tol = default_tolerance(self.tol, operator.diagonal.dtype)
         scattered = scattered_rows(operator, max(num + 1, _START_ROWS - len(start)))
         wanted, corrected = num + 1, num + _FURTHER
@@ -324,7 +323,8 @@ def _given_and_rest(
     given = given_at_start(operator, report, vectors, scattered, basis)
     # What start rows gave was not found by scattered ones, and by itself lets no row of `init` join: with it 3 of 2,000
     # graphs with leaves and cliques were wrong in silence (tests/test_misleading_starts.py has them).
-    return given, _units_beside(init, jnp.where(jnp.isinf(given)[:, None], 0, vectors))
+    found = jnp.concatenate([operator.null_vector[None], jnp.where(jnp.isinf(given)[:, None], 0, vectors)])
+    return given, _units_beside(init, found)
 
 
 def _ending_in(
