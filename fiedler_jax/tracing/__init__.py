@@ -96,7 +96,9 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
     outputs = run(trace, program, values)
     given_out = np.concatenate([identities(value).ravel() for value in outputs])
     read = [product.source.ravel() for product in trace.products]
-    trace.units.settle(np.concatenate([given_out, *read]), np.unique(given_out))
+    used = np.concatenate([given_out, *read])
+    trace.units.settle(used, np.unique(given_out))
+    trace.without_summed(used)
     return _graph(trace, parameters, strict)
 
 

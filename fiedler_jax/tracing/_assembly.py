@@ -10,7 +10,7 @@ from fiedler_jax._arrangement import Arrangement, Scattered, Span
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import display
 from fiedler_jax.graph import EdgeBlock, UnitGroup
-from fiedler_jax.tracing._products import kernel_name
+from fiedler_jax.tracing._edges import kernel_name
 from fiedler_jax.tracing._trace import CARRY, Trace
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax._effective import Effective
+from fiedler_jax.tracing._edges import kernel_name, placed
 from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._movement import chosen
-from fiedler_jax.tracing._products import kernel_name, placed
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, of_outputs, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, holds_any, varied
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fiedler_jax._effective import Effective, computed
-from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products
+from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products, _scaled
 from fiedler_jax.tracing._jaxpr import EquationFunction, Program, equations, inner_program, literal_value
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
 from fiedler_jax.tracing._units import has_units
@@ -18,6 +18,7 @@ _RULES: dict[str, Rule] = {
     **_movement.RULES,
     **_indexing.RULES,
     **_products.RULES,
+    **_scaled.RULES,
 }
 
 

@@ -7,51 +7,11 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax._effective import Effective, constant_value
-from fiedler_jax._paths import display
-from fiedler_jax.tracing._elementwise import combined, elementwise, outer
-from fiedler_jax.tracing._trace import CARRY, Product, Rule, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._edges import contracted, joined, kernel_name, placed, source_units, with_units_for_pools
+from fiedler_jax.tracing._elementwise import combined, outer
+from fiedler_jax.tracing._scaled import summed
+from fiedler_jax.tracing._trace import CARRY, Product, Rule, ScaledKernel, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
-
-
-def kernel_name(*kernels: Effective) -> str:
-    """The layer that kernels belong to: what the paths of their leaves begin with, and the place in a stack."""
-    paths = [path for kernel in kernels for path in kernel.leaves]
-    common = paths[0][:-1] if len(paths[0]) > 1 else paths[0]
-    while common and any(path[: len(common)] != common for path in paths):
-        common = common[:-1]
-    return display(common or paths[0][:-1] or paths[0]) + kernels[0].place
-
-
-def placed(ids: np.ndarray, axes: Sequence[int], rank: int) -> np.ndarray:
-    """Identities whose axis i stands at axes[i] among so many axes."""
-    shape = [1] * rank
-    for axis, size in zip(axes, ids.shape, strict=True):
-        shape[axis] = size
-    return ids.transpose(np.argsort(axes)).reshape(shape)
-
-
-def contracted(ids: np.ndarray, axes: Sequence[int], batch: Sequence[int], shift: int, rank: int) -> np.ndarray:
-    """Identities, not varying along the contracted axes, in the output of a product.
-
-    Its axes are the batch axes, the other free axes of the first operand, those of the second; `shift` is how many of
-    the other operand come before.
-    """
-    left = [axis for axis in range(ids.ndim) if axis not in axes]
-    free = [axis for axis in left if axis not in batch]
-    order = [*batch, *([None] * shift), *free]
-    return placed(np.squeeze(ids, axis=tuple(axes)), [order.index(axis) for axis in left], rank)
-
-
-def source_units(trace: Trace, ids: np.ndarray, shape: Sequence[int], kernel: Effective) -> np.ndarray:
-    """Units for every row of a kernel: new ones where the activation has none."""
-    if not has_units(ids):
-        return trace.units.fresh(shape, f"{kernel_name(kernel)} rows")
-    missing = ids < 0
-    if not np.any(missing):
-        return ids
-    filled = ids.copy()
-    filled[missing] = trace.units.fresh([int(missing.sum())], f"{kernel_name(kernel)} rows")
-    return filled
 
 
 def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -59,7 +19,8 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     contract, batch = equation.params["dimension_numbers"]
     which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
     if not any(which):
-        return [_of_activations(trace, equation, values)]
+        found = summed(trace, equation, values)
+        return [_of_activations(trace, equation, values) if found is None else found]
     w, x = (0, 1) if which[0] else (1, 0)
     kernel = values[w]
     assert isinstance(kernel, Effective)
@@ -72,7 +33,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     free_x = [axis for axis in range(rank_x) if axis not in (*contract[x], *batch[x])]
     ids = trace.units.seen_along(ids, free_x)
     free_w = [axis for axis in range(rank_w) if axis not in (*contract[w], *batch[w])]
-    b, k = len(batch[x]), len(contract[x])
+    b = len(batch[x])
     if not free_w and varied(ids) & set(contract[x]) and varied(ids) & set(free_x) and trace.units.linked(ids):
         trace.used([kernel], "weighs branches of units")
         return [contracted(trace.units.pooled(ids, contract[x]), contract[x], batch[x], 0, b + len(free_x))]
@@ -80,41 +41,17 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & set(contract[x]):
-        ids = _with_units_for_pools(trace, ids, kernel)
-    rows = trace.units.united_over(ids, free_x).transpose(*batch[x], *contract[x], *free_x)
-    rows = rows.reshape(rows.shape[: b + k])
-    rows = source_units(trace, rows, [kernel.shape[axis] for axis in (*batch[w], *contract[w])], kernel)
-    columns = trace.units.fresh([kernel.shape[axis] for axis in (*batch[w], *free_w)], kernel_name(kernel))
-    source = placed(rows, [*batch[w], *contract[w]], rank_w)
-    trace.multiply(Product(kernel, source, placed(columns, [*batch[w], *free_w], rank_w)))
+        ids = with_units_for_pools(trace, ids, kernel)
+    columns = joined(trace, kernel, ids, (batch[w], contract[w]), (batch[x], contract[x]))
     at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
-    return [placed(columns, at, b + len(free_w) + len(free_x))]
-
-
-def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Element by element; but inputs along an axis of its own, such as features that become tokens, are a layer's."""
-    which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
-    if sum(which) != 1:
-        return elementwise(trace, equation, values)
-    kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
-    assert isinstance(kernel, Effective)
-    ids = trace.units.simplest(identities(activation))
-    # A scalar has no axes.
-    own = {axis for axis, size in enumerate(kernel.shape) if size > shape[axis]} if shape else ()
-    if not own or kernel.repeated or not has_units(ids) or trace.units.linked(ids):
-        return elementwise(trace, equation, values)
-    rows = trace.units.united_over(ids, [axis for axis, size in enumerate(kernel.shape) if size == 1])
-    rows = source_units(trace, rows, [1 if axis in own else size for axis, size in enumerate(kernel.shape)], kernel)
-    columns = trace.units.fresh(kernel.shape, kernel_name(kernel))
-    trace.multiply(Product(kernel, rows, columns))
-    return [columns]
-
-
-def _with_units_for_pools(trace: Trace, ids: np.ndarray, kernel: Effective) -> np.ndarray:
-    """Identities that a kernel reads, with units for pools and outer products."""
-    if np.any(trace.units.are_of_neighbours(ids)):
-        trace.not_understood("units combined with their neighbours", [kernel])
-    return trace.units.standing_for(ids, f"{kernel_name(kernel)} rows")
+    result = placed(columns, at, b + len(free_w) + len(free_x))
+    if b and free_w and not contract[w]:
+        in_result = dict(zip((*batch[w], *free_w), at, strict=True))
+        shift = len(free_w) if w == 0 else 0
+        rows = contracted(trace.units.simplest(ids), [], batch[x], shift, result.ndim)
+        axes = tuple(in_result[axis] for axis in range(len(kernel.shape)))
+        trace.scale(ScaledKernel(result, kernel, axes, rows, trace.products[-1]))
+    return [result]
 
 
 def mixes_positions(trace: Trace, ids: np.ndarray, contracted: Sequence[int], free: Sequence[int]) -> bool:
@@ -306,7 +243,7 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         before, after = ([shape[axis] for axis in spec[2:]] for shape, spec in shapes)
         return [ids.transpose(np.argsort(numbers.out_spec)) if before == after else no_units(rank)]
     if 1 in varied(ids):
-        ids = _with_units_for_pools(trace, ids, kernel)
+        ids = with_units_for_pools(trace, ids, kernel)
     channels = trace.units.united_over(ids, positions).reshape(-1)
     channels = source_units(trace, np.broadcast_to(channels, groups * inputs), [groups * inputs], kernel)
     # Axes: output channels, input channels of the group.
@@ -359,4 +296,4 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     return trace.units.simplest(np.concatenate(outputs, axis=1)).transpose(np.argsort(numbers.out_spec))
 
 
-RULES: dict[str, Rule] = {"dot_general": dot_general, "conv_general_dilated": convolution, "mul": multiplication}
+RULES: dict[str, Rule] = {"dot_general": dot_general, "conv_general_dilated": convolution}

@@ -33,6 +33,25 @@ class Product:
     target: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class ScaledKernel:
+    """A kernel whose rows were multiplied by an activation and not summed yet.
+
+    Attributes:
+        result: the identities of the product, by which it is known again.
+        kernel: the kernel.
+        axes: for each axis of the kernel that of the product.
+        rows: identities of the activation, with as many axes as the product.
+        product: the edges noted for it, if any: those of what it is if nothing sums it.
+    """
+
+    result: np.ndarray
+    kernel: Effective
+    axes: tuple[int, ...]
+    rows: np.ndarray
+    product: Product | None = None
+
+
 @dataclasses.dataclass
 class Trace:
     """The notes of one interpretation.
@@ -43,6 +62,8 @@ class Trace:
         products: every product of a kernel with an activation.
         uses: what else was done with a parameter leaf.
         unknown: what was not understood, in words.
+        scaled: kernels whose rows were multiplied by an activation, by the result's address.
+        summed: products of such kernels that were summed later on, and do not count unless read by themselves too.
         changed: parameters that a loop starts from and changes, with the units of what it carries.
     """
 
@@ -51,6 +72,8 @@ class Trace:
     products: list[Product] = dataclasses.field(default_factory=list)
     uses: dict[Path, list[str]] = dataclasses.field(default_factory=dict)
     unknown: list[str] = dataclasses.field(default_factory=list)
+    scaled: dict[int, ScaledKernel] = dataclasses.field(default_factory=dict)
+    summed: list[Product] = dataclasses.field(default_factory=list)
     changed: list[tuple[Effective, np.ndarray]] = dataclasses.field(default_factory=list)
 
     def multiply(self, product: Product) -> None:
@@ -58,6 +81,20 @@ class Trace:
         self.units.link(product.source)
         self.units.link(product.target)
         self.products.append(product)
+
+    def scale(self, scaled: ScaledKernel) -> None:
+        """Note a kernel whose rows were multiplied by an activation."""
+        self.scaled[id(scaled.result)] = scaled
+
+    def scaled_kernel(self, value: Value) -> ScaledKernel | None:
+        """The kernel whose rows were multiplied, if this is the result."""
+        return self.scaled.get(id(value))
+
+    def without_summed(self, used: np.ndarray) -> None:
+        """Leave out products that were summed, as another product, unless their units are used by themselves."""
+        used = self.units.find(used)
+        gone = [product for product in self.summed if not np.any(np.isin(self.units.find(product.target), used))]
+        self.products = [product for product in self.products if not any(product is one for one in gone)]
 
     def known(self, value: Value) -> np.ndarray | None:
         """The value of an array that depends on neither parameters nor inputs; None for any other."""

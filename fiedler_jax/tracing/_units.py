@@ -35,6 +35,8 @@ class Units:
         self._parent = np.zeros(0, np.int32)
         self._linked = np.zeros(0, bool)
         self._names: list[tuple[int, str]] = []
+        # The layer of each unit: those that one kernel makes, but a batch of kernels makes as many layers.
+        self._layers = np.zeros(0, np.int32)
         # In each column a pool and something in it, a unit or an older pool; a pool and a unit that may be what it is.
         self._pooled = np.zeros((2, 0), np.int32)
         self._claims = np.zeros((2, 0), np.int32)
@@ -44,10 +46,14 @@ class Units:
         self._factors = np.zeros((2, 0), np.int32)
         self._neighbours = np.zeros(0, bool)
 
-    def fresh(self, shape: Sequence[int], name: str) -> np.ndarray:
-        """New units, under a name for the report."""
+    def fresh(self, shape: Sequence[int], name: str, layers: Sequence[int] = ()) -> np.ndarray:
+        """New units, under a name for the report: (*layers, *shape) of them, of so many layers."""
+        shape = (*layers, *shape)
         first, count = len(self._parent), int(np.prod(shape, dtype=np.int64))
         numbers = np.arange(first, first + count, dtype=np.int32)
+        before = self._layers.max(initial=-1) + 1
+        own = np.repeat(np.arange(math.prod(layers), dtype=np.int32), count // math.prod(layers) if count else 0)
+        self._layers = np.concatenate([self._layers, before + own])
         self._parent = np.concatenate([self._parent, numbers])
         self._linked = np.concatenate([self._linked, np.zeros(count, bool)])
         self._names.append((first, name))
@@ -293,7 +299,7 @@ class Units:
         return not np.any(used[units]) or self._of_a_layer_each(units)
 
     def _of_a_layer_each(self, units: np.ndarray) -> bool:
-        return len({self.made_at(int(unit)) for unit in units}) == len(units)
+        return len(np.unique(self._layers[units])) == len(units)
 
     def simplest(self, ids: np.ndarray) -> np.ndarray:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""

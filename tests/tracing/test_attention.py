@@ -224,7 +224,7 @@ def learned_queries():
 def attention_scores_of_units_that_lead_on():
     def model(params, x, edges, senders, receivers):
         heads = (x @ params["w"]).reshape(-1, 2, 4)
-        scores = (heads * params["a"]).sum(axis=-1)[senders] + edges @ params["e"]
+        scores = jnp.tanh(heads * params["a"]).sum(axis=-1)[senders] + edges @ params["e"]
         sent = jnp.exp(scores)[..., None] * heads[senders]
         return jax.ops.segment_sum(sent, receivers, 5).reshape(5, -1) @ params["o"]
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from traced import KEY, cases, check, filled, flat, linen, taps, through
+from traced import KEY, cases, check, filled, flat, linen, random_params, taps, through
 
 CASES, case = cases()
 
@@ -275,6 +275,18 @@ def low_precision_and_dropout():
         a.layer(a.layer(a.units(5), p["Dense_0"]["kernel"]), p["Dense_1"]["kernel"])
 
     return *linen(fun, jnp.ones((2, 5))), reference
+
+
+@case
+def head_summed_by_hand_in_low_precision():
+    def model(params, x):
+        h = nn.relu(x @ params["w"])
+        return (h * params["head"]).astype(jnp.bfloat16).sum(axis=-1)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["w"]), p["head"][:, None])
+
+    return model, random_params(w=(4, 6), head=(6,)), (jnp.ones((2, 4)),), reference
 
 
 @case

@@ -34,6 +34,93 @@ def gated_linear_units():
     ]
 
 
+@of_tokens(a=(4, 8), g=(4, 8), o=(8, 3))
+def channels_gated_by_a_mean():
+    def parts(p, x):
+        return x @ p["a"], jax.nn.sigmoid(x.mean(axis=1) @ p["g"])
+
+    def gated_kernel(p, x):
+        h, gate = parts(p, x)
+        return jnp.einsum("btc,bco->bto", h, jnp.einsum("bc,co->bco", gate, p["o"]))
+
+    def mapped(p, x):
+        return jax.vmap(lambda h, gate: h @ (gate[:, None] * p["o"]))(*parts(p, x))
+
+    def gated_units(p, x):
+        h, gate = parts(p, x)
+        return (h * gate[:, None]) @ p["o"]
+
+    def summed(p, x):
+        h, gate = parts(p, x)
+        return (h[..., None] * gate[:, None, :, None] * p["o"]).sum(axis=-2)
+
+    return [
+        gated_units,
+        lambda p, x: jnp.einsum("btc,bc,co->bto", *parts(p, x), p["o"]),
+        gated_kernel,
+        mapped,
+        summed,
+    ]
+
+
+@of_tokens(a=(4, 8), o=(8, 3), head=(3,))
+def products_by_hand():
+    def summed(p, x):
+        h = jnp.tanh((x[..., None] * p["a"]).sum(axis=-2))
+        return (jnp.tanh((h[..., None] * p["o"]).sum(axis=-2)) * p["head"]).sum(axis=-1)
+
+    return [lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["o"]) @ p["head"], summed]
+
+
+@of_tokens(a=(4, 8), b=(8, 8), weights=(2,), o=(8, 3))
+def layers_that_are_weighed():
+    def weighed_by(mix):
+        def model(p, x):
+            first = jnp.tanh(x @ p["a"])
+            return mix(jnp.stack([first, jnp.tanh(first @ p["b"])]), p["weights"]) @ p["o"]
+
+        return model
+
+    return [
+        weighed_by(lambda layers, weights: layers[0] * weights[0] + layers[1] * weights[1]),
+        weighed_by(lambda layers, weights: jnp.tensordot(weights, layers, 1)),
+        weighed_by(lambda layers, weights: (layers * weights[:, None, None, None]).sum(axis=0)),
+    ]
+
+
+@of_tokens(a=(4, 8), weights=(5,), o=(8, 3))
+def positions_that_are_weighed():
+    def weighed_by(mix):
+        return lambda p, x: mix(jnp.tanh(x @ p["a"]), p["weights"]) @ p["o"]
+
+    return [
+        weighed_by(lambda h, weights: jnp.einsum("btc,t->bc", h, weights)),
+        weighed_by(lambda h, weights: (h * weights[:, None]).sum(axis=1)),
+        weighed_by(lambda h, weights: sum(h[:, i] * weights[i] for i in range(5))),
+    ]
+
+
+@of_tokens(a=(4, 1), weights=(5,))
+def positions_of_one_unit_that_are_weighed():
+    def unit(p, x):
+        return jnp.tanh(x @ p["a"])[..., 0]
+
+    return [lambda p, x: unit(p, x) @ p["weights"], lambda p, x: (unit(p, x) * p["weights"]).sum(axis=1)]
+
+
+@of_tokens(w=(4, 6), q=(6, 6), o=(6, 3))
+def features_that_are_tokens_and_summed():
+    def with_sum(sum_of):
+        def model(p, x):
+            tokens = x[:, 0, :, None] * p["w"]
+            attended = jax.nn.softmax((tokens @ p["q"]) @ tokens.mT) @ tokens
+            return (attended.mean(axis=1) + sum_of(p, x, tokens)) @ p["o"]
+
+        return model
+
+    return [with_sum(lambda p, x, tokens: tokens.sum(axis=1)), with_sum(lambda p, x, tokens: x[:, 0] @ p["w"])]
+
+
 @of_tokens(w=(3, 4, 6), o=(6, 3))
 def a_convolution():
     def windows(x):

@@ -55,7 +55,29 @@ def attention_in_two_heads():
         q, k, v = (y.reshape(2, 5, 2, 4) for y in (2 * q, k, v))
         return jax.nn.dot_product_attention(q, k, v).reshape(2, 5, 8) @ p["o"]
 
-    return [heads_beside_features, heads_in_front, head_by_head, heads_summed, mapped, kernels_joined]
+    def heads_of_outputs(p, x):
+        q, k, v = ((x @ p[name]).reshape(2, 5, 2, 4) for name in "qkv")
+        weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k))
+        return jnp.einsum("bhts,bshd,hdo->bto", weights, v, p["o"].reshape(2, 4, 3))
+
+    return [heads_beside_features, heads_in_front, head_by_head, heads_summed, mapped, kernels_joined, heads_of_outputs]
+
+
+@written_as(w=(4, 8), a=(2, 4), b=(2, 4))
+def attention_by_added_scores():
+    def scored_by(score):
+        def attend(p, x):
+            h = (x @ p["w"]).reshape(2, 5, 2, 4)
+            scores = score(h, p["a"])[:, :, None] + score(h, p["b"])[:, None]
+            return jnp.einsum("bqkh,bkhd->bqhd", jax.nn.softmax(jax.nn.leaky_relu(scores), axis=2), h)
+
+        return attend
+
+    return [
+        scored_by(lambda h, kernel: jnp.einsum("bthd,hd->bth", h, kernel)),
+        scored_by(lambda h, kernel: (h * kernel).sum(axis=-1)),
+        scored_by(lambda h, kernel: jnp.stack([h[:, :, i] @ kernel[i] for i in range(2)], axis=-1)),
+    ]
 
 
 @written_as(q=(4, 8), k=(4, 4), v=(4, 4), o=(8, 3))

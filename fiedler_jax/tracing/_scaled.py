@@ -1,0 +1,150 @@
+"""Kernels whose rows are multiplied by an activation first and summed afterwards: the layer of the scaled activation.
+
+``Σ_c h_c (g_c W_co)`` is ``Σ_c (g_c h_c) W_co``, and ``Σ_c (x_c W_co)`` is a product of matrices written by hand.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fiedler_jax._effective import Effective
+from fiedler_jax.tracing._edges import joined, kernel_name, placed, source_units, with_units_for_pools
+from fiedler_jax.tracing._elementwise import combined, elementwise, reduction
+from fiedler_jax.tracing._movement import transpose
+from fiedler_jax.tracing._trace import Product, Rule, ScaledKernel, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._units import has_units, varied
+
+
+class _Pairs(NamedTuple):
+    """Axes of a scaled kernel, each with that of the identities it meets: those that are summed, and those beside."""
+
+    summed: Sequence[tuple[int, int]]
+    beside: Sequence[tuple[int, int]]
+
+
+def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Element by element, a kernel scaled; but inputs along an axis of its own, such as tokens', are a layer's."""
+    which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
+    if sum(which) != 1:
+        return elementwise(trace, equation, values)
+    kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
+    assert isinstance(kernel, Effective)
+    ids = trace.units.simplest(identities(activation))
+    if kernel.repeated or not has_units(ids) or not shape:
+        return elementwise(trace, equation, values)
+    axes = tuple(range(ids.ndim))
+    own = {axis for axis, size in enumerate(kernel.shape) if size > shape[axis]}
+    if not own or trace.units.linked(ids):
+        (found,) = elementwise(trace, equation, values)
+        trace.scale(ScaledKernel(identities(found), kernel, axes, ids))
+        return [found]
+    rows = trace.units.united_over(ids, [axis for axis, size in enumerate(kernel.shape) if size == 1])
+    rows = source_units(trace, rows, [1 if axis in own else size for axis, size in enumerate(kernel.shape)], kernel)
+    columns = trace.units.fresh(kernel.shape, kernel_name(kernel))
+    trace.multiply(Product(kernel, rows, columns))
+    trace.scale(ScaledKernel(columns, kernel, axes, trace.units.simplest(ids), trace.products[-1]))
+    return [columns]
+
+
+def summation(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A reduction; but over the rows of a scaled kernel it is a product with the kernel."""
+    axes, scaled = equation.params["axes"], trace.scaled_kernel(values[0])
+    if scaled is not None:
+        kept = [axis for axis in range(scaled.rows.ndim) if axis not in axes]
+        pairs = _Pairs(*([(axis, axis) for axis in some] for some in (axes, kept)))
+        if _sums_rows(trace, scaled, scaled.rows, pairs):
+            return [_layer(trace, scaled, scaled.rows, pairs, kept)]
+    return reduction(trace, equation, values)
+
+
+def summed(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarray | None:
+    """Identities of a product of activations that sums over the rows of a scaled kernel; None of any other."""
+    contract, batch = equation.params["dimension_numbers"]
+    free = [
+        [(i, axis) for axis in range(len(shape_of(variable))) if axis not in (*contract[i], *batch[i])]
+        for i, variable in enumerate(equation.invars)
+    ]
+    for i, other in ((0, 1), (1, 0)):
+        scaled = trace.scaled_kernel(values[i])
+        if scaled is None:
+            continue
+        pairs = _Pairs(*(list(zip(axes[i], axes[other], strict=True)) for axes in (contract, batch)))
+        to, ids = dict([*pairs.summed, *pairs.beside]), trace.units.simplest(identities(values[other]))
+        if not varied(scaled.rows) <= set(to) or not _sums_rows(trace, scaled, ids, pairs):
+            continue
+        rows = np.squeeze(scaled.rows, axis=tuple(axis for axis in range(scaled.rows.ndim) if axis not in to))
+        rows = placed(rows, [to[axis] for axis in sorted(to)], ids.ndim)
+        order = [*((i, axis) for axis in batch[i]), *free[0], *free[1]]
+        order = [axis if j == i else None for j, axis in order]
+        return _layer(trace, scaled, combined(trace, ids, rows, scaled=True), pairs, order)
+    return None
+
+
+def transposition(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A scaled kernel is still one when its axes have changed places."""
+    (found,) = transpose(trace, equation, values)
+    scaled = trace.scaled_kernel(values[0])
+    if scaled is not None:
+        order = tuple(equation.params["permutation"])
+        axes, rows = tuple(map(order.index, scaled.axes)), scaled.rows.transpose(order)
+        trace.scale(dataclasses.replace(scaled, result=identities(found), axes=axes, rows=rows))
+    return [found]
+
+
+def conversion(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A scaled kernel is still one in another type, such as that in which a sum is taken."""
+    (found,) = elementwise(trace, equation, values)
+    scaled = trace.scaled_kernel(values[0])
+    if scaled is not None:
+        trace.scale(dataclasses.replace(scaled, result=identities(found)))
+    return [found]
+
+
+def _sums_rows(trace: Trace, scaled: ScaledKernel, ids: np.ndarray, pairs: _Pairs) -> bool:
+    """Whether a sum of units, whose identities are given, is one over rows of a scaled kernel alone."""
+    own = _own_axes(scaled)
+    over = {at for _, at in pairs.summed}
+    if not all(axis in own for axis, _ in pairs.summed) or not has_units(ids):
+        return False
+    # Units that the kernel is shared by are branches that it weighs, or features whose positions it mixes.
+    shared = varied(ids) - over - {at for axis, at in pairs.beside if axis in own}
+    return not shared or not trace.units.linked(ids)
+
+
+def _layer(
+    trace: Trace, scaled: ScaledKernel, ids: np.ndarray, pairs: _Pairs, order: Sequence[int | None]
+) -> np.ndarray:
+    """Identities after a sum over the rows of a scaled kernel.
+
+    Args:
+        trace: the notes.
+        scaled: the kernel.
+        ids: identities of all that its rows are multiplied with.
+        pairs: axes of the scaled kernel, each with that of the identities.
+        order: the axis of the scaled kernel at each axis of the output, where there is one.
+    """
+    own, kernel = _own_axes(scaled), scaled.kernel
+    ids = with_units_for_pools(trace, ids, kernel)
+    batch = [(own[axis], at) for axis, at in pairs.beside if axis in own and at in varied(ids)]
+    contract = [(own[axis], at) for axis, at in pairs.summed]
+    of_kernel, of_ids = (([pair[side] for pair in batch], [pair[side] for pair in contract]) for side in (0, 1))
+    columns = joined(trace, kernel, ids, of_kernel, of_ids)
+    free = [axis for axis in range(len(kernel.shape)) if axis not in (*of_kernel[0], *of_kernel[1])]
+    if scaled.product is not None:
+        trace.summed.append(scaled.product)
+    return placed(columns, [order.index(scaled.axes[axis]) for axis in (*of_kernel[0], *free)], len(order))
+
+
+def _own_axes(scaled: ScaledKernel) -> dict[int, int]:
+    """The axes of a scaled kernel that the kernel has too, with those of the kernel."""
+    return {axis: own for own, axis in enumerate(scaled.axes) if scaled.kernel.shape[own] > 1}
+
+
+RULES: dict[str, Rule] = {
+    "mul": multiplication,
+    "reduce_sum": summation,
+    "transpose": transposition,
+    "convert_element_type": conversion,
+}
