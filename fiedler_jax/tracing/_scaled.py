@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fiedler_jax._effective import Effective
-from fiedler_jax.tracing._edges import joined, kernel_name, placed, source_units, with_units_for_pools
+from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
 from fiedler_jax.tracing._elementwise import combined, elementwise, reduction
 from fiedler_jax.tracing._movement import transpose
-from fiedler_jax.tracing._trace import Product, Rule, ScaledKernel, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import has_units, varied
 
 
@@ -40,10 +40,10 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
         (found,) = elementwise(trace, equation, values)
         trace.scale(ScaledKernel(identities(found), kernel, axes, ids))
         return [found]
-    rows = trace.units.united_over(ids, [axis for axis, size in enumerate(kernel.shape) if size == 1])
-    rows = source_units(trace, rows, [1 if axis in own else size for axis, size in enumerate(kernel.shape)], kernel)
-    columns = trace.units.fresh(kernel.shape, kernel_name(kernel))
-    trace.multiply(Product(kernel, rows, columns))
+    # Along what both have each input has units of its own.
+    both = [axis for axis, size in enumerate(kernel.shape) if size > 1 and axis not in own]
+    columns = joined(trace, kernel, ids, (both, ()), (both, ()))
+    columns = placed(columns, [*both, *(axis for axis in axes if axis not in both)], ids.ndim)
     trace.scale(ScaledKernel(columns, kernel, axes, trace.units.simplest(ids), trace.products[-1]))
     return [columns]
 

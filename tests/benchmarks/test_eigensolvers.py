@@ -2,6 +2,9 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -467,3 +470,10 @@ def test_a_solve_takes_few_block_products_before_and_in_training(name, normalize
             assert pair.usable
             assert int(pair.iterations) <= 6
         start = pair.vector
+
+
+def test_threads_of_blas_are_kept_from_waiting_busily_before_numpy_reads_how_long() -> None:
+    code = "import os, sys, benchmarks; print('numpy' in sys.modules, os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_THREAD_TIMEOUT"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert ran.stdout.split() == ["False", "4"]
