@@ -35,7 +35,7 @@ DIFFERENCE_NOTE = (
     "seeds, each row on its own (no correction for several methods); the split "
     "into training and test examples is fixed."
 )
-_PACKAGES = ("fiedler_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ("fiedler_jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 
 
 class TextTable(NamedTuple):

@@ -42,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.sparsity",
         description="Train with each method at a grid of strengths and show accuracy against the share of weights that "
         "are exactly zero. Nothing is chosen, so nothing is held out but the test examples. Finished trials are kept "
-        "in OUT/trials.jsonl: the same command goes on where it was interrupted.",
+        "in OUT/trials.jsonl: the same command goes on where it was interrupted, unless examples, code or versions "
+        "have changed since.",
         epilog=f"tasks: {', '.join(TASKS)}",
     )
     add = parser.add_argument

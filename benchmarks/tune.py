@@ -22,7 +22,7 @@ from benchmarks._study.problems import TASKS, make_task
 from benchmarks._study.report import study_tables
 from benchmarks._study.run import run_study, total_trials
 from benchmarks._study.store import TrialStore
-from benchmarks._study.task import Task
+from benchmarks._study.task import Task, check_split
 from benchmarks._terminal import comma_separated, progress_bar, run_command, show_results
 
 _METHODS = "none,l2,l1,dropout,fiedler,fiedler-combinatorial,fiedler+dropout,fiedler+l2"
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.tune",
         description="Give every method the same number of strengths, choose by cross-validation on the training "
         "examples, then judge on the test examples with fresh seeds. Finished trials are kept in OUT/trials.jsonl: the "
-        "same command goes on where it was interrupted.",
+        "same command goes on where it was interrupted, unless examples, code or versions have changed since.",
         epilog=f"tasks: {', '.join(TASKS)}",
     )
     add = parser.add_argument
@@ -67,6 +67,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     config = TuneConfig(**{field.name: getattr(arguments, field.name) for field in fields(TuneConfig)})
     prepare_output(config.out)
     tasks = {name: make_task(name, config.data_dir) for name in config.tasks}
+    for task in tasks.values():
+        check_split(task, config.folds)
     store = TrialStore(config.out / "trials.jsonl")
     with progress_bar(console, total_trials(config), "trials") as advance:
         outcomes = run_study(config, tasks, store, advance)
@@ -79,7 +81,7 @@ def _report(config: TuneConfig, tasks: Mapping[str, Task], outcomes: list[Outcom
         "Fiedler methods against the best other method, by cross-validation": differences_to_best_other(
             tasks, outcomes
         ),
-        "Fiedler methods against an unstructured L1 penalty of the same mean coefficient": (
+        "Fiedler methods against the same without structure (an L1 penalty), each at its best strength": (
             differences_to_no_structure(tasks, outcomes)
         ),
         "Combinations against the same without their Fiedler part": differences_to_the_rest(tasks, outcomes),

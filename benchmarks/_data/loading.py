@@ -71,7 +71,7 @@ def _load_bundled(name: str, data_dir: Path | None) -> Dataset:
 def _subset(data: Dataset, size: int) -> Dataset:
     available = len(data.train_labels)
     if size > available:
-        raise DataError(f"--train-size {size} is more than the {available} training examples")
+        raise DataError(f"{size} training examples are asked for, and there are {available}")
     # A prefix of one fixed order: a smaller subset is part of every larger one.
     rows = np.random.default_rng(_SUBSET_SEED).permutation(available)[:size]
     return data._replace(train_inputs=data.train_inputs[rows], train_labels=data.train_labels[rows])

@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from benchmarks._methods import FIEDLER_FORMS, parse_method
+from benchmarks._methods import FIEDLER_FORMS, Refresh, parse_method
 from benchmarks._statistics import CONFIDENCE, MeanSd, PairedDifference, mean_sd, paired_difference
 from benchmarks._study.plan import is_fiedler
 from benchmarks._study.task import Task
 from benchmarks._study.trial import Strengths, Trial
 
 Measured = Sequence[tuple[Trial, Mapping[str, Any]]]
-Verdict = Literal["helps", "no difference", "hurts"]
+Verdict = Literal["helps", "no difference", "hurts", "diverged"]
 
 
 class Choice(NamedTuple):
@@ -23,11 +23,13 @@ class Choice(NamedTuple):
     Attributes:
         strengths: by regularizer.
         validation: mean of the task's measure over draws and folds, with them.
+        badness: what ranks choices, the least first: by the measure, then by the loss.
         curve: all strengths tried, with their means.
     """
 
     strengths: Strengths
     validation: float
+    badness: tuple[float, float]
     curve: tuple[tuple[Strengths, float], ...]
 
 
@@ -79,7 +81,7 @@ class Comparison(NamedTuple):
         difference: in the task's measure, over seeds.
         p: of a paired t test.
         adjusted: the same after Holm's correction for all comparisons of this kind in the report.
-        verdict: what that says at 5 per cent.
+        verdict: what that says at 5 per cent; "diverged" if a network of either did, which leaves no difference.
     """
 
     task: str
@@ -107,11 +109,11 @@ def choose(task: Task, results: Measured) -> Choice:
     means = {strengths: tuple(np.mean(values, axis=0)) for strengths, values in found.items()}
 
     def badness(strengths: Strengths) -> tuple[float, float]:
-        value, loss = means[strengths]
+        value, loss = map(float, means[strengths])
         return (math.inf, math.inf) if not math.isfinite(loss) else (-task.sign * value, loss)
 
     best = min(means, key=badness)
-    return Choice(best, float(means[best][0]), tuple((s, float(value)) for s, (value, _) in means.items()))
+    return Choice(best, float(means[best][0]), badness(best), tuple((s, float(v)) for s, (v, _) in means.items()))
 
 
 def outcome(task: Task, method: str, choice: Choice, results: Measured) -> Outcome:
@@ -143,32 +145,38 @@ def differences_to_none(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) 
 def differences_to_best_other(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) -> list[Comparison]:
     """Methods with a Fiedler part against the best without one, by cross-validation, on each task."""
     pairs = []
-    for name, task in tasks.items():
+    for name in tasks:
         here = [one for one in outcomes if one.task == name]
-        best = max(
-            (one for one in here if not is_fiedler(one.method)), key=lambda one: task.sign * one.choice.validation
-        )
+        # Controls, which pull as hard as a Fiedler penalty, would otherwise move what it is measured by.
+        others = [one for one in here if not parse_method(one.method).fiedler_regularizers]
+        best = min(others, key=lambda one: one.choice.badness)
         pairs += [(one, best) for one in here if is_fiedler(one.method)]
     return _compared(tasks, pairs)
 
 
 def differences_to_the_rest(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) -> list[Comparison]:
     """Combinations against what is left of them without their Fiedler part, where that is a method too."""
-    found = {(one.task, one.method): one for one in outcomes}
+    found = {(one.task, frozenset(parse_method(one.method).regularizers)): one for one in outcomes}
     pairs = []
     for one in outcomes:
-        rest = "+".join(name for name in parse_method(one.method).regularizers if name not in FIEDLER_FORMS)
-        if rest != one.method and (one.task, rest) in found:
+        parts = frozenset(parse_method(one.method).regularizers)
+        rest = parts - set(FIEDLER_FORMS)
+        if rest and rest != parts and (one.task, rest) in found:
             pairs.append((one, found[one.task, rest]))
     return _compared(tasks, pairs)
 
 
 def differences_to_no_structure(tasks: Mapping[str, Task], outcomes: Sequence[Outcome]) -> list[Comparison]:
-    """Methods with a Fiedler part against the same with an unstructured L1 penalty in its place, where there is one."""
-    plain = {(one.task, frozenset(parse_method(one.method).regularizers)): one for one in outcomes}
+    """Methods with a Fiedler part against the same with an unstructured L1 penalty in its place, where there is one.
+
+    One that is refreshed as often, else one that is refreshed as the task says.
+    """
+    found = {(one.task, *_parts(one.method)): one for one in outcomes}
     pairs = []
     for one in outcomes:
-        other = plain.get((one.task, frozenset(map(_without_structure, parse_method(one.method).regularizers))))
+        parts, refresh_every = _parts(one.method)
+        plain = frozenset(map(_without_structure, parts))
+        other = found.get((one.task, plain, refresh_every), found.get((one.task, plain, None)))
         if is_fiedler(one.method) and other is not None:
             pairs.append((one, other))
     return _compared(tasks, pairs)
@@ -211,6 +219,11 @@ def _compared(tasks: Mapping[str, Task], pairs: Sequence[tuple[Outcome, Outcome]
     ]
 
 
+def _parts(method: str) -> tuple[frozenset[str], Refresh | None]:
+    parsed = parse_method(method)
+    return frozenset(parsed.regularizers), parsed.refresh_every
+
+
 def _without_structure(regularizer: str) -> str:
     if regularizer not in FIEDLER_FORMS:
         return regularizer
@@ -218,6 +231,8 @@ def _without_structure(regularizer: str) -> str:
 
 
 def _verdict(gain: float, p: float) -> Verdict:
+    if math.isnan(gain):
+        return "diverged"
     if p > 1 - CONFIDENCE:
         return "no difference"
     return "helps" if gain > 0 else "hurts"

@@ -15,7 +15,7 @@ from benchmarks._study.trial import Strengths, Trial
 # Powers of ten at the ends of a log grid; dropout rates are spaced evenly. Behind an optimizer with momentum m what
 # shrinks acts 1 / (1 - m) times more weakly than what is added to gradients.
 _DECADES: Mapping[str, tuple[float, float]] = MappingProxyType({"l2": (-4, 0), "l1": (-5, -1), "l1-shrinkage": (-4, 0)})
-_PENALTY_DECADES, _SHRINKAGE_DECADES = (-5, -1), (-4, 0)
+_PENALTY_DECADES, _SHRINKAGE_DECADES = (-4, 0), (-3, 1)
 _DROPOUT_RATES = (0.1, 0.8)
 _UNPRUNED_DECADES = (-0.3, -2.3)
 # Choosing never sees a seed that judges.
@@ -60,8 +60,8 @@ class TuneConfig:
                 raise ConfigError(f"--{name} names one twice: {', '.join(values)}")
         for method in self.methods:
             parse_method(method)
-        if "none" not in self.methods:
-            raise ConfigError("--methods must contain 'none': differences are taken to it")
+        if "none" not in self.methods or len(self.methods) < 2:
+            raise ConfigError("--methods must contain 'none', to which differences are taken, and one besides")
 
 
 def candidates(method: str, budget: int) -> list[Strengths]:

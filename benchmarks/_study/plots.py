@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks._study.judgement import Comparison, Outcome, SparsityPoint
 from benchmarks._study.task import Task
 
-_COLOURS = {"helps": "tab:green", "no difference": "tab:gray", "hurts": "tab:red"}
+_COLOURS = {"helps": "tab:green", "no difference": "tab:gray", "hurts": "tab:red", "diverged": "tab:red"}
 
 _POINTS_SHOWN, _SHARE_SHOWN = 8, 0.2
 

@@ -1,5 +1,6 @@
 """The tasks by name: small samples, noisy labels, modular truth, regression, shifted test images."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 
 from benchmarks._data import load_dataset
-from benchmarks._errors import ConfigError
+from benchmarks._errors import ConfigError, DataError
 from benchmarks._study.task import Recipe, Task
 
 _DIGITS = Recipe(hidden=(128, 64), steps=800, batch_size=32, learning_rate=0.05)
@@ -60,6 +61,8 @@ def _digits(size: int | None = None, noise: float = 0.0) -> Callable[[str, Path 
 def _mnist(size: int) -> Callable[[str, Path | None], Task]:
     def make(name: str, data_dir: Path | None) -> Task:
         data = load_dataset("mnist", data_dir, _MNIST_POOL)
+        if data.train_inputs.shape[1] != math.prod(_IMAGE):
+            raise DataError(f"task {name} needs images of 28 x 28 pixels, and these have {data.train_inputs.shape[1]}")
         inputs = np.concatenate([data.train_inputs, data.test_inputs])
         targets = np.concatenate([data.train_labels, data.test_labels])
         pool, test = _numbers(len(data.train_labels), len(data.test_labels))

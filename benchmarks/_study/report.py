@@ -12,7 +12,8 @@ from benchmarks._study.trial import Strengths
 
 _UNITS = "Accuracy in points (more is better); rmse in standard deviations of the target (less is better)."
 _CORRECTION = (
-    "Paired by seed: same examples, initial weights and batches. Intervals are Student's at {confidence:.0f} %, each "
+    "Paired by seed: same examples, initial weights and batches. All seeds are tested on the same examples, and where "
+    "a task trains on all others, they train on the same as well. Intervals are Student's at {confidence:.0f} %, each "
     "on its own; a verdict is that of a paired t test at 5 % after Holm's correction for all {count} of this table."
 )
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
+from benchmarks._errors import ConfigError
 from benchmarks._methods import Refresh
 
 # Apart from seeds of weights and batches, which are the plain numbers.
@@ -122,6 +123,22 @@ def draw_split(task: Task, seed: int, fold: int | None, folds: int) -> Split:
     shuffled = kind(folds, shuffle=True, random_state=_state(seed, _FOLDS))
     train, judged = list(shuffled.split(rows, targets[rows]))[fold]
     return Split(rows[train], rows[judged], targets)
+
+
+def check_split(task: Task, folds: int) -> None:
+    """Raises ConfigError unless draws can be parted into so many folds, the rest of which fill a batch."""
+    if task.size - math.ceil(task.size / folds) < task.recipe.batch_size:
+        raise ConfigError(
+            f"task {task.name}: {task.size} training examples in {folds} folds leave less than a batch of "
+            f"{task.recipe.batch_size} to train on"
+        )
+    if task.classes is None:
+        return
+    fewest = int(np.unique(task.targets[_drawn(task, 0)], return_counts=True)[1].min())
+    if fewest < folds:
+        raise ConfigError(
+            f"--folds {folds} is too many for task {task.name}: one of its classes has {fewest} training examples"
+        )
 
 
 def batch_rows(task: Task, split: Split, seed: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_train_size_keeps_pairs_and_nests():
 
 
 def test_train_size_beyond_the_data_is_refused():
-    with pytest.raises(DataError, match="--train-size 899 is more than the 898"):
+    with pytest.raises(DataError, match="899 training examples are asked for, and there are 898"):
         load_dataset("digits", None, 899)
 
 
