@@ -219,10 +219,11 @@ def _qualify(
     if refusal is not None:
         return Result(contender.name, "skipped", refusal), None
     ladders = contender.ladders(problem, rules.accuracy)
-    if needed is not None and ladders:
+    # What has one setting in all, such as the accuracy demanded, was not chosen.
+    if needed is not None and sum(map(len, ladders)) > 1:
         ladders = (tightest(contender, ladders, needed),)
         if not ladders[0]:
-            return Result(contender.name, "skipped", "was accurate nowhere"), None
+            return Result(contender.name, "skipped", "accurate nowhere in the earlier run"), None
     solve = contender.prepare(problem)
     found = search(contender, solve, problem, reference, rules, ladders)
     if not found.attempts:
@@ -272,15 +273,19 @@ def attempt_at(
     value = float(answer.value)
     error = relative_error(value, reference)
     claim = None if answer.claim is None else bool(answer.claim)
-    promise = contender.promise(problem, knob, reference.value or reference.upper_bound, reference.upper_bound)
+    promise = contender.promise(problem, knob, _scale(reference), reference.upper_bound)
     silent = bool(claim) and not error <= _SILENT_FACTOR * max(rules.accuracy, promise)
     return Attempt(setting, seconds, value, error, claim, promise, silent, None)
 
 
 def relative_error(value: float, reference: Reference) -> float:
     """Relative to the reference, or to the bound of the spectrum where that is no more than rounding of it."""
+    return abs(value - reference.value) / _scale(reference)
+
+
+def _scale(reference: Reference) -> float:
     rounding = np.finfo(np.float64).eps * reference.upper_bound
-    return abs(value - reference.value) / (reference.value if reference.value > rounding else reference.upper_bound)
+    return reference.value if reference.value > rounding else reference.upper_bound
 
 
 def _accurate(attempt: Attempt, rules: Rules) -> bool:

@@ -30,7 +30,7 @@ class PriceConfig:
     Attributes:
         widths: sizes of the layers of the network that trains and is solved, the inputs first.
         batch: examples a step.
-        refresh_every: updates from one refresh to the next; each round of steps has exactly one.
+        refresh_every: updates from one refresh to the next; each round of steps has exactly one, and others.
         rounds: rounds of steps, and timed solves and products.
         side: rows and columns of the block that products are measured on.
         dtypes: of the parameters.
@@ -49,9 +49,9 @@ class PriceConfig:
         unknown = [name for name in self.dtypes if name not in DTYPES]
         if unknown or not self.dtypes:
             raise ConfigError(f"--dtypes must be of {', '.join(DTYPES)}, not {', '.join(unknown) or 'empty'}")
-        for name in ("batch", "refresh_every", "rounds", "side"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("batch", 1), ("refresh_every", 2), ("rounds", 1), ("side", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
 
 
 class Figure(NamedTuple):
@@ -105,7 +105,7 @@ def step_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
     }
     refreshing, between = _interleaved_steps(config, steps)
     decay = steps[BASELINE]
-    seconds = statistics.median(between[BASELINE]) / max(config.refresh_every - 1, 1)
+    seconds = statistics.median(between[BASELINE]) / (config.refresh_every - 1)
     yield Figure(f"step, {dtype}, {BASELINE}", 1e3 * seconds, "ms")
     for name in ("normalized", "combinatorial"):
         of = f"{dtype}, {name}"

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks._config import CompareConfig
 from benchmarks._data import Dataset
-from benchmarks._errors import DataError, OutputError
+from benchmarks._errors import ConfigError, DataError, OutputError
 from benchmarks._experiment import Run
 from benchmarks._statistics import (
     CONFIDENCE,
@@ -61,6 +61,12 @@ def prepare_output(folder: Path) -> None:
         raise OutputError(
             f"cannot write to the output folder {folder}: {error.strerror}; name another with --out"
         ) from error
+
+
+def check_kept(earlier: Path | None, result: Path) -> None:
+    """Raises ConfigError if the result would be written over the earlier one that is read."""
+    if earlier is not None and earlier.resolve() == result.resolve():
+        raise ConfigError(f"{earlier} is read and would be written over; name another folder with --out")
 
 
 def read_earlier(path: Path, name: str, entries: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The networks whose Fiedler values are computed: fresh ones, and the same after some training."""
 
 import functools
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +38,6 @@ class Net:
     steps: int = 300
     lag: int = 100
     batch: int = 64
-
-    @property
-    def vertices(self) -> int:
-        """Number of units."""
-        return sum(self.sizes)
-
-    @property
-    def edges(self) -> int:
-        """Number of weights."""
-        return sum(a * b for a, b in itertools.pairwise(self.sizes))
 
     @property
     def learning_rate(self) -> float:

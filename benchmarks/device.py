@@ -18,7 +18,15 @@ from rich.console import Console
 
 from benchmarks._errors import ConfigError, DataError
 from benchmarks._prices import Figure, PriceConfig, figures
-from benchmarks._report import TextTable, markdown_table, package_versions, prepare_output, read_earlier, rich_table
+from benchmarks._report import (
+    TextTable,
+    check_kept,
+    markdown_table,
+    package_versions,
+    prepare_output,
+    read_earlier,
+    rich_table,
+)
 from benchmarks._terminal import comma_separated, run_command
 
 SCHEMA_VERSION = 1
@@ -57,6 +65,7 @@ def _measure(arguments: argparse.Namespace, console: Console) -> None:
         side=arguments.side,
         dtypes=comma_separated(arguments.dtypes),
     )
+    check_kept(arguments.against, arguments.out / "device.json")
     earlier = read_record(arguments.against) if arguments.against else None
     prepare_output(arguments.out)
     with console.status("starting") as status:

@@ -22,7 +22,7 @@ from benchmarks._cases import (
     run_cases,
 )
 from benchmarks._hard_graphs import GRAPHS, HardResult, run_hard
-from benchmarks._report import TextTable, prepare_output
+from benchmarks._report import TextTable, check_kept, prepare_output
 from benchmarks._solver_plots import plot_times
 from benchmarks._solver_report import (
     hard_table,
@@ -115,6 +115,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> SolverConfig:
 
 def _solve(arguments: argparse.Namespace, console: Console, command: str) -> None:
     config = config_from_arguments(arguments)
+    check_kept(config.settings_of, config.out / "eigensolvers.json")
     prepare_output(config.out)
     _report(config, _run_with_progress(config, console, command), console, command)
 

@@ -17,8 +17,12 @@ from rich.console import Console
 import fiedler_jax as fj
 from benchmarks._architectures import ARCHITECTURES
 from benchmarks._compiling import compiled_anew
-from benchmarks._errors import BenchmarkError, ConfigError
+from benchmarks._errors import ConfigError
 from benchmarks._report import TextTable, markdown_table, rich_table
+from benchmarks._terminal import run_command
+
+# A pipe has no width of its own, and fourteen columns need so much.
+_PIPE_WIDTH = 200
 
 
 class Cost(NamedTuple):
@@ -39,26 +43,27 @@ class Cost(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0, or 2 if an option is wrong."""
+    """Runs the command line.
+
+    Returns:
+        The exit status: 0, or 2 after a mistake of the user's.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
     parser.add_argument("--models", default=",".join(ARCHITECTURES), help="of " + ", ".join(ARCHITECTURES))
     parser.add_argument("--no-solve", action="store_true", help="trace only: no parameters are made")
     parser.add_argument("--combinatorial", action="store_true", help="solve the combinatorial Laplacian")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     arguments = parser.parse_args(argv)
-    console = Console()
-    try:
-        names = _names(arguments.models)
-    except BenchmarkError as error:
-        console.print(f"Error: {error}", style="bold red", highlight=False)
-        return 2
+    return run_command(lambda console: _measure(arguments, console), _PIPE_WIDTH)
+
+
+def _measure(arguments: argparse.Namespace, console: Console) -> None:
     costs = []
-    for name in names:
+    for name in _names(arguments.models):
         with console.status(name):
             costs.append(measure(name, not arguments.no_solve, not arguments.combinatorial))
     table = cost_table(costs)
     print(markdown_table(table)) if arguments.markdown else console.print(rich_table(table))
-    return 0
 
 
 def measure(name: str, solve: bool, normalized: bool) -> Cost:

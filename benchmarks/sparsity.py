@@ -60,6 +60,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     for name, least in (("budget", 2), ("seeds", 2)):
         if getattr(arguments, name) < least:
             raise ConfigError(f"--{name} must be at least {least}, got {getattr(arguments, name)}")
+    if len(set(arguments.methods)) != len(arguments.methods):
+        raise ConfigError(f"--methods names one twice: {', '.join(arguments.methods)}")
     for method in arguments.methods:
         if len(parse_method(method).regularizers) > 1:
             raise ConfigError(f"--methods takes methods with one strength, not {method!r}")

@@ -98,6 +98,7 @@ def test_a_table_of_old_and_new_marks_what_became_worse() -> None:
         (["--widths", "12"], "at least two layers"),
         (["--widths", "a,b"], "whole numbers"),
         (["--rounds", "0"], "--rounds"),
+        (["--refresh-every", "1"], "--refresh-every must be at least 2"),
         (["--dtypes", "float16"], "--dtypes"),
         (["--against", "nowhere.json"], "nowhere.json"),
     ],
@@ -112,6 +113,13 @@ def test_a_result_of_another_schema_is_not_compared(tmp_path: Path) -> None:
     path.write_text('{"schema": 0, "figures": []}')
     with pytest.raises(DataError, match=r"other\.json is of schema 0, not 1; measure it again"):
         device.read_record(path)
+
+
+def test_an_earlier_result_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "device.json").write_text("{}")
+    assert device.main([*TINY, "--against", str(tmp_path / "device.json"), "--out", str(tmp_path)]) == 2
+    assert "would be written over; name another folder with --out" in capsys.readouterr().err
+    assert (tmp_path / "device.json").read_text() == "{}"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -274,7 +274,18 @@ def test_the_tightest_setting_needed_elsewhere_is_the_only_one():
     (result,) = judge((fake,), LINE, RIGHT, RULES, needed=needed)
     assert (result.outcome, result.setting, len(result.attempts)) == ("ok", "tol 1.0e-04", 1)
     (result,) = judge((fake,), LINE, RIGHT, RULES, needed={"other": {"tol 1.0e-02": 1}})
-    assert (result.outcome, result.reason) == ("skipped", "was accurate nowhere")
+    assert (result.outcome, result.reason) == ("skipped", "accurate nowhere in the earlier run")
+    # What has one setting in all keeps it.
+    (result,) = judge((Scripted(answers=answers[2:3]),), LINE, RIGHT, RULES, needed={})
+    assert (result.outcome, result.setting) == ("ok", "tol 1.0e-04")
+
+
+def test_an_earlier_report_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "eigensolvers.json").write_text("{}")
+    options = ("--quick", "--settings-of", str(tmp_path / "eigensolvers.json"), "--out", str(tmp_path))
+    assert eigensolvers.main(list(options)) == 2
+    assert "would be written over; name another folder with --out" in capsys.readouterr().err
+    assert (tmp_path / "eigensolvers.json").read_text() == "{}"
 
 
 def test_an_earlier_run_settles_the_settings(results, tmp_path):
@@ -319,6 +330,18 @@ def test_the_least_wrong_answer_is_shown_as_wrong():
 )
 def test_silent_wrong_answers_are_claimed_and_beyond_the_promise(tol, answer, silent):
     (attempt,) = judged((tol, answer)).attempts
+    assert attempt.silent is silent
+
+
+@pytest.mark.parametrize(("share", "silent"), [(1e-2, True), (1e-5, False)])
+def test_what_is_claimed_far_from_a_zero_is_silently_wrong(share, silent):
+    class Relative(Scripted):
+        def promise(self, problem: Problem, knob: Knob, value: float, bound: float) -> float:
+            return knob.value * bound / value
+
+    nothing = RIGHT._replace(value=1e-30)
+    fake = Relative(answers=((1e-4, Answer(share * RIGHT.upper_bound, None, True)),))
+    (attempt,) = judge((fake,), LINE, nothing, RULES)[0].attempts
     assert attempt.silent is silent
 
 

@@ -42,4 +42,11 @@ def test_the_table_is_printed(small: nn.Module, capsys: pytest.CaptureFixture[st
 
 def test_an_unknown_model_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert models.main(["--models", "alexnet"]) == 2
-    assert "resnet50" in capsys.readouterr().out
+    assert "no model 'alexnet'; there are resnet50" in capsys.readouterr().err
+
+
+def test_no_number_is_cut_in_a_pipe(small: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models.main(["--models", "small"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "(converged)" in shown

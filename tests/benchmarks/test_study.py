@@ -1,16 +1,17 @@
-"""The parts of the tuned comparison: draws, candidates, the store, the choice, the verdict."""
+"""The parts of the tuned comparison: draws, candidates, the choice, the verdict."""
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from blobs import blobs
 from scipy import stats
 
 import fiedler_jax as fj
-from benchmarks._errors import ConfigError, MethodError, OutputError
-from benchmarks._study import problems, store
+from benchmarks._errors import ConfigError, DataError, MethodError
+from benchmarks._study import problems
 from benchmarks._study.judgement import (
     choose,
     differences_to_best_other,
@@ -23,21 +24,8 @@ from benchmarks._study.judgement import (
 from benchmarks._study.measures import calibration_error, judge, structure
 from benchmarks._study.plan import TuneConfig, at_edge, candidates, is_fiedler, judging_trials, tuning_trials
 from benchmarks._study.problems import make_task, shifted_images
-from benchmarks._study.store import TrialStore, trial_key
-from benchmarks._study.task import Recipe, Task, batch_rows, draw_split
+from benchmarks._study.task import Recipe, batch_rows, check_split, draw_split
 from benchmarks._study.trial import Trial
-
-RECIPE = Recipe(hidden=(6,), steps=7, batch_size=4, learning_rate=0.1)
-
-
-def blobs(size: int = 40, classes: int | None = 3, **changes: Any) -> Task:
-    """Sixty examples to draw from and thirty to test on."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(90) % 3
-    inputs = (labels[:, None] + 0.3 * rng.standard_normal((90, 5))).astype(np.float32)
-    targets = labels.astype(np.int32) if classes else inputs[:, :2] ** 2
-    task = Task("blobs", RECIPE, inputs, targets, np.arange(60), np.arange(60, 90), size, classes)
-    return task._replace(**changes)
 
 
 def config(tmp_path: Path, **changes: Any) -> TuneConfig:
@@ -123,6 +111,7 @@ def test_seeds_that_choose_never_judge(tmp_path: Path) -> None:
         ({"seeds": 1}, "--seeds must be at least 2"),
         ({"first_seed": 9_998}, "where those for tuning begin"),
         ({"methods": ("l2",)}, "must contain 'none'"),
+        ({"methods": ("none",)}, "and one besides"),
         ({"tasks": ("digits", "digits")}, "--tasks names one twice"),
     ],
 )
@@ -131,6 +120,24 @@ def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, Any], messa
         config(tmp_path, **changes)
     with pytest.raises(MethodError, match="unknown method"):
         config(tmp_path, methods=("none", "l3"))
+
+
+def test_folds_that_do_not_fit_are_refused() -> None:
+    task = blobs()
+    check_split(task, 13)
+    with pytest.raises(ConfigError, match="--folds 14 is too many for task blobs: one of its classes has 13"):
+        check_split(task, 14)
+    check_split(blobs(classes=None), 14)
+    with pytest.raises(ConfigError, match="40 training examples in 2 folds leave less than a batch of 21"):
+        check_split(task._replace(recipe=Recipe((6,), 7, 21, 0.1)), 2)
+
+
+def test_images_of_another_size_are_refused(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="10000 training examples are asked for, and there are 60"):
+        make_task("mnist-500", mnist_folder)
+    monkeypatch.setattr(problems, "_MNIST_POOL", 50)
+    with pytest.raises(DataError, match="task mnist-500 needs images of 28 x 28 pixels, and these have 9"):
+        make_task("mnist-500", mnist_folder)
 
 
 def test_unknown_tasks_are_refused() -> None:
@@ -167,10 +174,10 @@ def test_holm_by_hand() -> None:
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
 
 
-def judged(method: str, values: list[float], validation: float) -> Any:
+def judged(method: str, values: list[float], validation: float, loss: float = 1.0) -> Any:
     task = blobs()
     found = [(Trial("blobs", method, (), seed, None, 2), {"accuracy": v}) for seed, v in enumerate(values)]
-    choice = choose(task, [(found[0][0], {"accuracy": validation, "loss": 1.0})])
+    choice = choose(task, [(found[0][0], {"accuracy": validation, "loss": loss})])
     return outcome(task, method, choice, found)
 
 
@@ -216,11 +223,19 @@ def test_networks_that_agree_are_no_difference() -> None:
     assert (found.p, found.verdict) == (1.0, "no difference")
 
 
+def test_networks_that_diverged_are_no_verdict() -> None:
+    outcomes = [judged("none", [0.8, 0.8], 0.8), judged("l2", [0.9, math.nan], 0.8)]
+    [found] = differences_to_none({"blobs": blobs()}, outcomes)
+    assert (found.verdict, found.adjusted) == ("diverged", 1)
+
+
 def test_the_best_other_is_chosen_by_validation_not_by_the_test() -> None:
     outcomes = [
         judged("none", [0.8, 0.8], 0.7),
         judged("l2", [0.7, 0.7], 0.9),
-        judged("fiedler-uniform", [0.9, 0.9], 0.8),
+        # No control, and none that diverged.
+        judged("fiedler-uniform", [0.9, 0.9], 0.95),
+        judged("l1", [math.nan, 0.9], math.nan, math.nan),
         judged("fiedler", [0.8, 0.8], 0.6),
     ]
     [found] = differences_to_best_other({"blobs": blobs()}, outcomes)
@@ -228,16 +243,29 @@ def test_the_best_other_is_chosen_by_validation_not_by_the_test() -> None:
 
 
 def test_combinations_are_compared_to_the_same_without_their_fiedler_part() -> None:
-    names = ("none", "l2", "fiedler", "l2+fiedler@10", "fiedler+dropout", "fiedler-uniform+l2", "l1+l2")
+    names = (
+        "none",
+        "l2",
+        "fiedler",
+        "l2+fiedler@10",
+        "fiedler+dropout",
+        "fiedler-uniform+l2",
+        "l1+l2",
+        "fiedler+l1+l2",
+    )
     outcomes = [judged(name, [0.8 + 0.01 * at, 0.9], 0.7) for at, name in enumerate(names)]
     found = differences_to_the_rest({"blobs": blobs()}, outcomes)
-    assert [(one.method, one.other) for one in found] == [("l2+fiedler@10", "l2"), ("fiedler-uniform+l2", "l2")]
+    assert [(one.method, one.other) for one in found] == [
+        ("l2+fiedler@10", "l2"),
+        ("fiedler-uniform+l2", "l2"),
+        ("fiedler+l1+l2", "l1+l2"),
+    ]
     assert found[0].difference.mean == pytest.approx(0.01)
 
 
 def test_fiedler_methods_are_compared_to_the_same_without_structure() -> None:
     names = ("none", "l2", "fiedler", "fiedler@10", "l2+fiedler", "fiedler-uniform", "fiedler-uniform+l2", "fiedler-4")
-    names = (*names, "fiedler-combinatorial", "l1")
+    names = (*names, "fiedler-combinatorial", "l1", "fiedler-uniform@1", "fiedler@1")
     outcomes = [judged(name, [0.8 + 0.01 * at, 0.9], 0.7) for at, name in enumerate(names)]
     found = differences_to_no_structure({"blobs": blobs()}, outcomes)
     assert [(one.method, one.other) for one in found] == [
@@ -245,68 +273,13 @@ def test_fiedler_methods_are_compared_to_the_same_without_structure() -> None:
         ("fiedler@10", "fiedler-uniform"),
         ("l2+fiedler", "fiedler-uniform+l2"),
         ("fiedler-4", "fiedler-uniform"),
+        ("fiedler@1", "fiedler-uniform@1"),
     ]
 
 
 def test_which_methods_have_the_structure() -> None:
     names = ("fiedler", "fiedler-uniform", "l1", "fiedler+dropout", "fiedler-shrinkage@auto")
     assert [is_fiedler(name) for name in names] == [True, False, False, True, True]
-
-
-def test_finished_trials_are_found_again(tmp_path: Path) -> None:
-    task, trial = blobs(), Trial("blobs", "l2", (("l2", 0.1),), 1, None, 4)
-    TrialStore(tmp_path / "trials.jsonl").add(task, [(trial, {"accuracy": 0.5, "loss": float("nan")})])
-    again = TrialStore(tmp_path / "trials.jsonl")
-    assert again.get(task, trial) == {"accuracy": 0.5, "loss": None}
-    assert again.get(task, trial._replace(seed=2)) is None
-    # Another recipe is another result.
-    assert again.get(blobs(recipe=Recipe((6,), 8, 4, 0.1)), trial) is None
-    assert again.get(blobs(size=39), trial) is None
-
-
-def test_other_versions_are_other_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    task, trial = blobs(), Trial("blobs", "none", (), 1, None, 4)
-    before = trial_key(task, trial)
-    monkeypatch.setattr(store, "package_versions", lambda: {"jax": "0.1"})
-    assert trial_key(task, trial) != before
-
-
-def test_half_a_line_at_the_end_is_dropped_and_written_over(tmp_path: Path) -> None:
-    path, task = tmp_path / "trials.jsonl", blobs()
-    one, two = (Trial("blobs", "l2", (("l2", 0.1),), seed, None, 4) for seed in (1, 2))
-    first = TrialStore(path)
-    first.add(task, [(one, {"loss": 1.0})])
-    first.add(task, [(two, {"loss": 2.0})])
-    path.write_bytes(path.read_bytes()[:-20])
-    again = TrialStore(path)
-    assert again.get(task, one) == {"loss": 1.0}
-    assert again.get(task, two) is None
-    again.add(task, [(two, {"loss": 3.0})])
-    assert TrialStore(path).get(task, two) == {"loss": 3.0}
-    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
-
-
-@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"schema": 0, "key": "a"}'])
-def test_damage_elsewhere_is_an_error(tmp_path: Path, line: str) -> None:
-    path, task = tmp_path / "trials.jsonl", blobs()
-    TrialStore(path).add(task, [(Trial("blobs", "none", (), 1, None, 4), {"loss": 1.0})])
-    path.write_text(line + "\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(OutputError, match=r"line 1 of .*trials.jsonl is not a trial"):
-        TrialStore(path)
-
-
-def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "trials.jsonl").mkdir()
-    with pytest.raises(OutputError, match="cannot read"):
-        TrialStore(tmp_path / "trials.jsonl")
-    with pytest.raises(OutputError, match="cannot write"):
-        TrialStore(tmp_path / "absent" / "trials.jsonl").add(blobs(), [(Trial("b", "none", (), 1, None, 4), {})])
-
-
-def test_keys_are_the_same_on_every_run() -> None:
-    record = store._record(blobs(), Trial("blobs", "l2", (("l2", 0.1),), 1, None, 4), {"loss": 1.0})
-    assert json.loads(json.dumps(record)) == record
-    assert set(record) == {"schema", "key", "trial", "recipe", "versions", "measured"}
 
 
 def test_calibration_error_by_hand() -> None:

@@ -10,25 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from blobs import blobs
 
 import fiedler_jax as fj
 from benchmarks._optimizers import add_uniform_counterpart, prune_gradually, shrink_kernels
 from benchmarks._study import trial
 from benchmarks._study.store import TrialStore
-from benchmarks._study.task import Recipe, Task, batch_rows, draw_split
+from benchmarks._study.task import Recipe, batch_rows, draw_split
 from benchmarks._study.trial import Trial, run_trials
 from benchmarks._training import initial_params
 
 pytestmark = pytest.mark.usefixtures("dense_solver")
 RECIPE = Recipe(hidden=(6,), steps=9, batch_size=4, learning_rate=0.1, refresh_every=4)
-
-
-def blobs(classes: int | None = 3) -> Task:
-    rng = np.random.default_rng(0)
-    labels = np.arange(90) % 3
-    inputs = (labels[:, None] + 0.3 * rng.standard_normal((90, 5))).astype(np.float32)
-    targets = labels.astype(np.int32) if classes else inputs[:, :2] ** 2
-    return Task("blobs", RECIPE, inputs, targets, np.arange(60), np.arange(60, 90), 40, classes)
 
 
 def forward(params: Any, inputs: jax.Array) -> jax.Array:
@@ -45,7 +38,7 @@ def plain_step(optimizer: Any, params: Any, state: Any, inputs: jax.Array, label
 
 
 def test_a_trial_is_plain_training() -> None:
-    task, seed = blobs(), 3
+    task, seed = blobs(recipe=RECIPE), 3
     transformations = {
         "fiedler-raised": optax.chain(fj.add_fiedler_penalty(-0.02, refresh_every=4), optax.sgd(0.1, momentum=0.9)),
         "fiedler-combinatorial-shrinkage@2": optax.chain(
@@ -71,7 +64,7 @@ def test_a_trial_is_plain_training() -> None:
 
 
 def test_a_trial_does_not_depend_on_the_others_beside_it() -> None:
-    task = blobs()
+    task = blobs(recipe=RECIPE)
     trials = [Trial("blobs", "fiedler", (("fiedler", 0.01 * seed),), seed, None, 4) for seed in range(11)]
     together = dict(found for part in run_trials(task, trials) for found in part)
     [alone] = [found for part in run_trials(task, trials[4:5]) for found in part]
@@ -80,7 +73,7 @@ def test_a_trial_does_not_depend_on_the_others_beside_it() -> None:
 
 
 def test_regression_is_judged_by_its_error() -> None:
-    task = blobs(classes=None)
+    task = blobs(classes=None, recipe=RECIPE)
     [[(_, measured)]] = run_trials(task, [Trial("blobs", "l1", (("l1", 1e-4),), 1, 0, 4)])
     assert measured["rmse"] == pytest.approx(measured["loss"] ** 0.5, rel=1e-5)
     assert "accuracy" not in measured
@@ -90,7 +83,7 @@ def test_regression_is_judged_by_its_error() -> None:
 
 @pytest.mark.parametrize("classes", [3, None])
 def test_a_network_that_diverges_is_recorded_as_such(classes: int | None, tmp_path: Path) -> None:
-    task = blobs(classes)
+    task = blobs(classes=classes, recipe=RECIPE)
     diverging = [Trial("blobs", "l2", (("l2", 1e6),), seed, None, 4) for seed in range(2)]
     found = [measured for part in run_trials(task, diverging) for _, measured in part]
     assert all(math.isnan(measured["loss"]) for measured in found)
@@ -101,7 +94,7 @@ def test_a_network_that_diverges_is_recorded_as_such(classes: int | None, tmp_pa
 
 
 def test_dropout_acts_and_belongs_to_the_seed() -> None:
-    task = blobs()
+    task = blobs(recipe=RECIPE)
     trials = [Trial("blobs", "dropout", (("dropout", rate),), 1, None, 4) for rate in (0.1, 0.5)]
     first, again = ([measured["loss"] for part in run_trials(task, trials) for _, measured in part] for _ in range(2))
     assert first == again
@@ -118,7 +111,7 @@ def test_adaptive_refreshes_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     train = trial._train
     monkeypatch.setattr(trial, "_train", lambda p, members, x: lanes.append(len(members.order)) or train(p, members, x))
     trials = [Trial("blobs", "fiedler@auto", (("fiedler", 0.01),), seed, None, 4) for seed in range(2)]
-    found = [measured for part in run_trials(blobs(), trials) for _, measured in part]
+    found = [measured for part in run_trials(blobs(recipe=RECIPE), trials) for _, measured in part]
     assert lanes == [1, 1]
     assert all(1 < one["penalties"][0]["refreshes"] <= RECIPE.steps for one in found)
 

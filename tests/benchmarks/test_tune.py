@@ -54,8 +54,9 @@ def test_a_study_end_to_end(ended: Ended) -> None:
     assert len(records) == 2 * (1 + 2 + 2) + 3 * 2
     assert len({record["key"] for record in records}) == len(records)
     for record in records:
-        assert set(record) == {"schema", "key", "trial", "recipe", "versions", "measured"}
-        assert record["schema"] == 1
+        circumstances = {"recipe", "examples", "code", "versions", "device"}
+        assert set(record) == {"schema", "key", "trial", *circumstances, "measured"}
+        assert record["schema"] == 2
         assert set(record["trial"]) == {"task", "method", "strengths", "seed", "fold", "folds"}
         measured = record["measured"]
         assert {"loss", "accuracy", "ece", "train_loss", "shifts", "penalties", "zero_share"} <= set(measured)
@@ -128,6 +129,7 @@ def test_an_interrupted_study_goes_on_where_it_was(
         ((*OPTIONS, "--seeds", "1"), "--seeds must be at least 2"),
         (("--tasks", "mnist-500"), "mnist needs --data-dir"),
         (("--tasks", "digits-100", "--methods", "none,l4"), "unknown method 'l4'"),
+        (("--tasks", "digits-100", "--folds", "20"), "--folds 20 is too many for task digits-100"),
     ],
 )
 def test_mistakes_end_with_a_message(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
