@@ -18,6 +18,8 @@ from benchmarks._model import MLP
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 BASELINE = "weight decay"
+# The same program compiled once more: its ratio to the other is what chance makes of equal ones.
+TWIN = "weight decay again"
 MEMBERS = 4
 # One may meet a moment at which others use the machine.
 _COMPILATIONS = 3
@@ -102,11 +104,13 @@ def step_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
         "combinatorial": _compiled_step(
             config, dtype, fj.add_fiedler_penalty(1e-3, normalized=False, refresh_every=every)
         ),
+        TWIN: _compiled_step(config, dtype, optax.add_decayed_weights(0.01)),
     }
     refreshing, between = _interleaved_steps(config, steps)
     decay = steps[BASELINE]
     seconds = statistics.median(between[BASELINE]) / (config.refresh_every - 1)
     yield Figure(f"step, {dtype}, {BASELINE}", 1e3 * seconds, "ms")
+    yield Figure(f"step, {dtype}, {TWIN}", _ratio(between[TWIN], between[BASELINE]), f"x {BASELINE}")
     for name in ("normalized", "combinatorial"):
         of = f"{dtype}, {name}"
         whole = [a + b for a, b in zip(refreshing[name], between[name], strict=True)]
@@ -252,13 +256,17 @@ def _temporary(compiled: Any) -> int:
 def _interleaved_steps(
     config: PriceConfig, steps: dict[str, Step]
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of each round's first step, which refreshes, and of its others, after one round that does not count."""
+    """Seconds of each round's first step, which refreshes, and of its others, after one round that does not count.
+
+    Each round begins with another kind of step, so that none always follows the same one.
+    """
     carries = {name: step.carry for name, step in steps.items()}
     refreshing: dict[str, list[float]] = {name: [] for name in steps}
     between: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
     for count in range(config.rounds + 1):
-        for name, step in steps.items():
-            carry = carries[name]
+        for name in order:
+            step, carry = steps[name], carries[name]
             start = time.perf_counter()
             carry = jax.block_until_ready(step.run(*carry, *step.data))
             middle = time.perf_counter()
@@ -268,6 +276,7 @@ def _interleaved_steps(
             if count:
                 refreshing[name].append(middle - start)
                 between[name].append(time.perf_counter() - middle)
+        order = order[1:] + order[:1]
     return refreshing, between
 
 

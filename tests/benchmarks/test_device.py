@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from stepping import dense_by_default
 
 from benchmarks import device
 from benchmarks._errors import DataError
-from benchmarks._prices import PriceConfig, product_figures, step_figures
+from benchmarks._prices import PriceConfig, Step, _interleaved_steps, product_figures, step_figures
 
 TINY = [
     "--widths",
@@ -66,6 +67,24 @@ def test_a_step_holds_one_refresh_a_round(monkeypatch: pytest.MonkeyPatch) -> No
     found = {(figure.name, figure.unit): figure.value for figure in step_figures(config, "float32")}
     assert found["step with refreshes, float32, normalized", "x weight decay"] == 1
     assert found["step, float32, weight decay", "ms"] == 1000
+    assert found["step, float32, weight decay again", "x weight decay"] == 1
+
+
+def test_no_kind_of_step_always_follows_the_same_one() -> None:
+    begun: list[str] = []
+
+    def step(name: str) -> Step:
+        def run(calls: int, *_: Any) -> tuple[int, None]:
+            if calls % 3 == 0:
+                begun.append(name)
+            return calls + 1, None
+
+        return Step(run, (0, None), (jnp.zeros(1), jnp.zeros(1)), 0.0, 0.0, 0)
+
+    config = PriceConfig(rounds=2, refresh_every=3)
+    refreshing, between = _interleaved_steps(config, {name: step(name) for name in "abc"})
+    assert begun == list("abcbcacab")
+    assert {len(found) for found in (*refreshing.values(), *between.values())} == {2}
 
 
 def test_products_are_measured_in_reads_of_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
