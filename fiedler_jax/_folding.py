@@ -81,7 +81,8 @@ class Fold(NamedTuple):
     def null_vector(self) -> jax.Array:
         """The unit eigenvector of M of eigenvalue 0 that is known, zero without edges."""
         degrees = self.restrict(self.lap.degrees)
-        root = jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
+        # Times a power of two, with which no sum of squares over- or underflows.
+        root = 2**-16 * jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
         squared = squares(root[None])[0]
         return root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
 

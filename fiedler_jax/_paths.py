@@ -9,6 +9,8 @@ import numpy as np
 import optax
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from fiedler_jax.errors import AmbiguousLeafError
+
 Path = tuple[str, ...]
 
 _COLLECTION = "params"
@@ -52,9 +54,30 @@ def is_masked(leaf: Any) -> bool:
 
 
 def leaves_by_path(params: Any) -> dict[Path, Any]:
-    """The leaves of a parameter tree under their canonical paths; masked leaves appear as `optax.MaskedNode`."""
+    """The leaves of a parameter tree under their canonical paths; masked leaves appear as `optax.MaskedNode`.
+
+    Raises:
+        AmbiguousLeafError: two leaves have one path.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_masked)
-    return {canonical_path(key_path): leaf for key_path, leaf in leaves}
+    found = {canonical_path(key_path): leaf for key_path, leaf in leaves}
+    if len(found) < len(leaves):
+        raise AmbiguousLeafError(_two_of_one_path([key_path for key_path, _ in leaves]))
+    return found
+
+
+def _two_of_one_path(key_paths: Iterable[Any]) -> str:
+    known: dict[Path, str] = {}
+    for key_path in key_paths:
+        path, written = canonical_path(key_path), jax.tree_util.keystr(key_path)
+        if path in known:
+            return (
+                f"{known[path]} and {written} are both named {named(path)}: slashes part names, and a collection "
+                f"{_COLLECTION!r} around all others and the value of a variable have none of their own. Rename one, or "
+                "pass only the part of the tree that is trained."
+            )
+        known[path] = written
+    raise AssertionError("all paths differ")
 
 
 def leaf_shape(leaf: Any) -> tuple[int, ...]:
@@ -65,7 +88,7 @@ def leaf_shape(leaf: Any) -> tuple[int, ...]:
 def natural_key(path: Path) -> tuple[Any, ...]:
     """A sort key that puts ``Dense_2`` before ``Dense_10``."""
     return tuple(
-        tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _DIGITS.split(name)) for name in path
+        tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in _DIGITS.split(name)) for name in path
     )
 
 

@@ -1,6 +1,7 @@
 """What the transformations share: a penalty frozen from one refresh to the next, and its state."""
 
 import dataclasses
+import functools
 import numbers
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -143,23 +144,12 @@ class Penalty:
         if self.num_eigenvalues is not None:
             check_num_eigenvalues(self.num_eigenvalues)
 
-    def init(self, params: optax.Params) -> FiedlerPenaltyState:
-        """The state before the first update."""
-        # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
-        if not jax.tree.leaves(params, is_leaf=is_masked):
-            return _initial_state(self.graph.num_vertices if self.graph else 0, self._num, jnp.dtype(jnp.float32))
-        net = self._network(params)
-        _check_connected(net, self._num)
-        return _initial_state(net.num_vertices, self._num, compute_dtype(kernel_leaves(net, params).values()))
-
     def transformation(
         self, change: Callable[[optax.Updates, Frozen], optax.Updates]
     ) -> optax.GradientTransformationExtraArgs:
-        """The transformation that changes updates by what the penalty is at each."""
-
-        def at_once(updates: optax.Updates, state: FiedlerPenaltyState, params: optax.Params, now: _Now) -> Any:
-            frozen, state = self._step(state, params, now)
-            return change(updates, frozen), state
+        """The transformation that changes updates by what the penalty is at each; `change` is a module's function."""
+        program = self._program()
+        run = functools.partial(_update, program=program, change=change)
 
         def update(
             updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -167,17 +157,23 @@ class Penalty:
             del extra_args
             if params is None:
                 raise MissingParamsError(f"{self.name} needs the parameters. Call tx.update(updates, state, params).")
-            self._check_state(state)
-            return on_automatic_axes(at_once, updates, state, params, self._now(state), placed_like=updates)
+            program.check_state(state)
+            return on_automatic_axes(run, updates, state, params, self._now(state), placed_like=updates)
 
-        return optax.GradientTransformationExtraArgs(self.init, update)
+        return optax.GradientTransformationExtraArgs(program.init, update)
 
-    def _check_state(self, state: Any) -> None:
-        if not isinstance(state, FiedlerPenaltyState):
-            raise ArgumentTypeError(
-                f"{self.name} got {type(state).__name__} as its state, not the FiedlerPenaltyState of tx.init(params). "
-                "A restored state takes its structure from that."
-            )
+    def _program(self) -> "_Program":
+        every = self.refresh_every
+        return _Program(
+            name=self.name,
+            graph=self.graph,
+            normalized=bool(self.normalized),
+            num_eigenvalues=1 if self.num_eigenvalues is None else int(self.num_eigenvalues),
+            refresh="auto" if isinstance(every, str) else "always" if isinstance(every, int) and every == 1 else "due",
+            solver=self.solver,
+            scale=self.scale,
+            ignore_isolated=bool(self.ignore_isolated),
+        )
 
     def _now(self, state: FiedlerPenaltyState) -> _Now:
         every = self.refresh_every
@@ -185,21 +181,50 @@ class Penalty:
         dtype = state.values.dtype
         return _Now(_at(state.count, self.strength, dtype), _at(state.count, self.learning_rate, dtype), due)
 
-    def _step(self, state: FiedlerPenaltyState, params: optax.Params, now: _Now) -> tuple[Frozen, FiedlerPenaltyState]:
-        """The penalty for one update, found anew if that is due, and the state after it."""
-        # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
-        params = jax.lax.stop_gradient(params)
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """What is the same at every update, and hashable: outside jit too, a transformation is compiled once."""
+
+    name: str
+    graph: NetworkGraph | None
+    normalized: bool
+    num_eigenvalues: int
+    refresh: Literal["auto", "always", "due"]
+    solver: Solver
+    scale: Scale
+    ignore_isolated: bool
+
+    def init(self, params: optax.Params) -> FiedlerPenaltyState:
+        """The state before the first update."""
+        # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
+        if not jax.tree.leaves(params, is_leaf=is_masked):
+            num_vertices = self.graph.num_vertices if self.graph else 0
+            return _initial_state(num_vertices, self.num_eigenvalues, jnp.dtype(jnp.float32))
         net = self._network(params)
-        if state.vectors.shape != (self._num, net.num_vertices):
-            raise KernelMismatchError(
-                f"The state of {self.name} has vectors of shape {state.vectors.shape}, but {self._num} of "
-                f"{net.num_vertices} vertices are needed. Make a new state with tx.init(params)."
+        _check_eigenvalues(net, self.num_eigenvalues)
+        dtype = compute_dtype(kernel_leaves(net, params).values())
+        return _initial_state(net.num_vertices, self.num_eigenvalues, dtype)
+
+    def check_state(self, state: Any) -> None:
+        """Raise ArgumentTypeError unless it is a state of a transformation like this one."""
+        if not isinstance(state, FiedlerPenaltyState):
+            raise ArgumentTypeError(
+                f"{self.name} got {type(state).__name__} as its state, not the FiedlerPenaltyState of "
+                "tx.init(params). A restored state takes its structure from that."
             )
-        every = self.refresh_every
-        if isinstance(every, int) and every == 1:
-            state = self._refreshed(net, params, state)
+
+    def step(self, state: FiedlerPenaltyState, params: optax.Params, now: _Now) -> tuple[Frozen, FiedlerPenaltyState]:
+        """The penalty for one update, found anew if that is due, and the state after it."""
+        net = self._network(params)
+        leaves = kernel_leaves(net, params)
+        self._check_fits(state, net, compute_dtype(leaves.values()))
+        # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
+        fixed = jax.lax.stop_gradient(params)
+        if self.refresh == "always":
+            state = self._refreshed(net, fixed, state)
         else:
-            state = jax.lax.cond(now.due, lambda old: self._refreshed(net, params, old), lambda same: same, state)
+            state = jax.lax.cond(now.due, lambda old: self._refreshed(net, fixed, old), lambda same: same, state)
         strength, rate, _ = now
         # The inverse participation ratio of a vector is positive, so it is zero until one has been found.
         usable = jnp.isfinite(strength) & jnp.isfinite(rate) & (rate >= 0) & (state.ipr > 0)
@@ -210,11 +235,15 @@ class Penalty:
             last_strength=strength,
             skipped=state.skipped + jnp.where(usable, 0, 1).astype(jnp.int32),
         )
-        return Frozen(net, kernel_leaves(net, params), [weight * block for block in blocks]), after
+        return Frozen(net, leaves, [weight * block for block in blocks]), after
 
-    @property
-    def _num(self) -> int:
-        return 1 if self.num_eigenvalues is None else int(self.num_eigenvalues)
+    def _check_fits(self, state: FiedlerPenaltyState, net: NetworkGraph, dtype: jnp.dtype) -> None:
+        if state.vectors.shape != (self.num_eigenvalues, net.num_vertices) or state.vectors.dtype != dtype:
+            raise KernelMismatchError(
+                f"The state of {self.name} has vectors of shape {state.vectors.shape} in {state.vectors.dtype}, but "
+                f"{self.num_eigenvalues} of {net.num_vertices} vertices in {dtype} are needed. Make a new state with "
+                "tx.init(params)."
+            )
 
     def _network(self, params: Any) -> NetworkGraph:
         return graph_from_params(params) if self.graph is None else self.graph
@@ -225,9 +254,24 @@ class Penalty:
     def _refreshed(self, net: NetworkGraph, params: Any, state: FiedlerPenaltyState) -> FiedlerPenaltyState:
         lap = laplacian(net, params, normalized=self.normalized)
         init = _warm_start(lap, state.vectors)
-        pairs = laplacian_eigenpairs(lap, self._num, init, solver=self.solver, ignore_isolated=self.ignore_isolated)
+        pairs = laplacian_eigenpairs(
+            lap, self.num_eigenvalues, init, solver=self.solver, ignore_isolated=self.ignore_isolated
+        )
         found = _refreshed_state(net, edge_blocks(net, params), lap, pairs, self._factor(net), state)
-        return _scheduled(found, lap, pairs, init) if isinstance(self.refresh_every, str) else found
+        return _scheduled(found, lap, pairs, init) if self.refresh == "auto" else found
+
+
+@functools.partial(jax.jit, static_argnames=("program", "change"))
+def _update(
+    updates: optax.Updates,
+    state: FiedlerPenaltyState,
+    params: optax.Params,
+    now: _Now,
+    program: _Program,
+    change: Callable[[optax.Updates, Frozen], optax.Updates],
+) -> tuple[optax.Updates, FiedlerPenaltyState]:
+    frozen, state = program.step(state, params, now)
+    return change(updates, frozen), state
 
 
 def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: dict[Path, Any]) -> optax.Updates:
@@ -250,8 +294,13 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
     return jax.tree_util.tree_map_with_path(at_leaf, updates)
 
 
-def _check_connected(graph: NetworkGraph, num_eigenvalues: int) -> None:
-    """Raise DisconnectedGraphError if the eigenvalues asked for are zero whatever the weights."""
+def _check_eigenvalues(graph: NetworkGraph, num_eigenvalues: int) -> None:
+    """Raise an error if the eigenvalues asked for do not exist, or are zero, whatever the weights."""
+    if num_eigenvalues >= graph.num_vertices:
+        raise HyperparameterError(
+            f"num_eigenvalues is {num_eigenvalues}, but a graph of {graph.num_vertices} vertices has "
+            f"{graph.num_vertices - 1} eigenvalues besides the null vector's. Pass no more than these."
+        )
     found = graph.components
     if len(found) > num_eigenvalues:
         raise DisconnectedGraphError(
@@ -264,7 +313,9 @@ def _check_connected(graph: NetworkGraph, num_eigenvalues: int) -> None:
 
 def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float = -np.inf) -> None:
     first: Any = value(jnp.zeros((), jnp.int32)) if callable(value) else value
-    if not _is_real(first) or (not isinstance(first, Tracer) and not (np.isfinite(first) and first >= least)):
+    # An array is what a schedule gave, as under optax.inject_hyperparams: the update that it is for is skipped.
+    settled = isinstance(first, Tracer) if callable(value) else isinstance(value, jax.Array)
+    if not _is_real(first) or not (settled or (np.isfinite(first) and first >= least)):
         what = f"The {name} schedule's first value" if callable(value) else name
         raise HyperparameterError(f"{what} is {first}; {requirement}")
 

@@ -44,8 +44,17 @@ class EdgeError(FiedlerError):
     """An edge block stated by hand is malformed, names no leaf, or contradicts another one in a group's size."""
 
 
+class AmbiguousLeafError(FiedlerError):
+    """Two leaves of the parameters have one name, once a collection ``params`` around them is left out.
+
+    Rename one of them, or pass only the part of the tree that is trained.
+    """
+
+
 class KernelMismatchError(FiedlerError):
     """The parameters do not hold a kernel of the graph, or hold it with another shape or a non-real dtype.
+
+    Or the state of a transformation is of other vertices, or of another precision, than the parameters.
 
     Build the graph from the same parameters, or from parameters of the same model.
     """

@@ -74,9 +74,10 @@ class Laplacian:
 
     @property
     def inverse_root_degrees(self) -> jax.Array:
-        """``D^-1/2`` as a vector, zero (with zero derivative) at isolated vertices."""
+        """``D^-1/2`` as a vector: zero (so is its derivative) at isolated vertices, NaN where a degree is infinite."""
         # The inner `where` keeps the derivative finite: that of the outer one alone is 0 * inf at a zero degree.
-        return jnp.where(self.connected, jax.lax.rsqrt(jnp.where(self.connected, self.degrees, 1)), 0)
+        roots = jnp.where(self.connected, jax.lax.rsqrt(jnp.where(self.connected, self.degrees, 1)), 0)
+        return jnp.where(jnp.isinf(self.degrees), jnp.nan, roots)
 
     @property
     def diagonal(self) -> jax.Array:
@@ -95,7 +96,8 @@ class Laplacian:
         """The unit vector of eigenvalue 0: constant, or proportional to the roots of the degrees if normalized."""
         constant = jnp.full_like(self.degrees, max(self.num_vertices, 1) ** -0.5)
         if self.normalized:
-            root = self.degrees * self.inverse_root_degrees
+            # Times a power of two, with which no sum of squares over- or underflows.
+            root = 2**-16 * self.degrees * self.inverse_root_degrees
             squared = jnp.vdot(root, root, precision="highest")
             # Without any edge every vector is null.
             return jnp.where(squared > 0, root * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), constant)
@@ -157,7 +159,9 @@ class Laplacian:
         for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
             rows = replicated(y[slice(*source)]).reshape(*block.shape[:-1], 1)
             columns = replicated(y[slice(*target)]).reshape(*block.shape[:-2], 1, block.shape[-1])
-            by_row.append(jnp.sum(block * (rows - columns) ** 2, axis=-1).ravel() / (2 if symmetric else 1))
+            apart = rows - columns
+            # In this order, since the square alone underflows in float32 where degrees are above 1e30.
+            by_row.append(jnp.sum(block * apart * apart, axis=-1).ravel() / (2 if symmetric else 1))
         return _stable_sum(jnp.concatenate(by_row))
 
 

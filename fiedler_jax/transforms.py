@@ -49,12 +49,13 @@ def add_fiedler_penalty(
     scale: Scale = "vertices",
     ignore_isolated: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Add the gradient of ``strength · λ2`` to the updates, as `optax.add_decayed_weights` adds that of an L2 penalty.
+    """Add the gradient of ``strength · n λ2`` to the updates, as `optax.add_decayed_weights` adds that of L2.
 
-    Every `refresh_every` updates the Fiedler pair is found anew, starting from the last one. In between, the edges
-    keep the effective L1 coefficients ``c_ij = dλ2/d|W_ij|`` of the last refresh and the update gains
-    ``strength · c_ij · sign(W_ij)``: one elementwise pass over the kernels. With ``refresh_every=1`` that is the
-    gradient of ``strength · λ2`` exactly.
+    Here n is the number of vertices, or 1 with ``scale="unit"``. Every `refresh_every` updates the Fiedler pair is
+    found anew, starting from the last one. In between, the edges keep the effective L1 coefficients
+    ``n c_ij = n dλ2/d|W_ij|`` of the last refresh and the update gains ``strength · n c_ij · sign(W_ij)``: one
+    elementwise pass over the kernels. With ``refresh_every=1`` that is the gradient of ``strength · n λ2`` exactly. A
+    derivative of the update itself leaves out how the Fiedler vector changes.
 
     Args:
         strength: a number, a traced scalar (`optax.inject_hyperparams`) or a schedule of the update count. A negative
@@ -112,12 +113,7 @@ def add_fiedler_penalty(
         scale,
         ignore_isolated,
     )
-
-    def change(updates: optax.Updates, frozen: Frozen) -> optax.Updates:
-        gradients = pull_back(*frozen)
-        return map_kernels(lambda update, gradient: update + gradient.astype(update.dtype), updates, gradients)
-
-    return penalty.transformation(change)
+    return penalty.transformation(_with_gradients)
 
 
 def fiedler_shrinkage(
@@ -172,7 +168,7 @@ def fiedler_shrinkage(
     Returns:
         A transformation to put after all others, as in ``optax.chain(optax.sgd(lr), fiedler_shrinkage(..., lr))``; read
         its quantities with `fiedler_metrics`. Updates keep their dtype unless it is narrower than the parameter's, in
-        which an update of exactly -w might not exist.
+        which an update of exactly -w might not exist. A derivative of the update holds the c_ij fixed.
 
     Raises:
         ArgumentTypeError: no graph, no solver, or at an update no state of this transformation.
@@ -209,12 +205,7 @@ def fiedler_shrinkage(
         ignore_isolated,
         learning_rate,
     )
-
-    def change(updates: optax.Updates, frozen: Frozen) -> optax.Updates:
-        thresholds, slopes = leaf_coefficients(*frozen)
-        return map_kernels(_shrunk, updates, frozen.leaves, thresholds, slopes)
-
-    return penalty.transformation(change)
+    return penalty.transformation(_with_shrunk_weights)
 
 
 def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
@@ -247,7 +238,7 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
     # An nnx.Optimizer wraps each array in a Variable, whose only leaf it is.
     state = jax.tree.map(lambda field: jax.tree.leaves(field)[0], found[0], is_leaf=lambda n: n is not found[0])
     return FiedlerMetrics(
-        value=state.values[0],
+        value=state.values[..., 0],
         ipr=state.ipr,
         residual=state.residual,
         l1_coefficient=jnp.abs(state.last_strength) * state.mean_coefficient,
@@ -256,6 +247,16 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
         refreshes=state.refreshes,
         count=state.count,
     )
+
+
+def _with_gradients(updates: optax.Updates, frozen: Frozen) -> optax.Updates:
+    gradients = pull_back(*frozen)
+    return map_kernels(lambda update, gradient: update + gradient.astype(update.dtype), updates, gradients)
+
+
+def _with_shrunk_weights(updates: optax.Updates, frozen: Frozen) -> optax.Updates:
+    thresholds, slopes = leaf_coefficients(*frozen)
+    return map_kernels(_shrunk, updates, frozen.leaves, thresholds, slopes)
 
 
 def _shrunk(update: jax.Array, weight: jax.Array, threshold: jax.Array, slope: jax.Array) -> jax.Array:

@@ -176,6 +176,39 @@ def test_no_edges_at_all(n: int, normalized: bool) -> None:
     assert float(whole.value) == 0
 
 
+@EACH
+@BOTH
+@pytest.mark.parametrize("scale", [1e-18, 1e34, 1e36, 1e37])
+def test_weights_at_the_ends_of_the_range_are_solved_or_reported(
+    scale: float, normalized: bool, solver: eigen.Solver
+) -> None:
+    upper = np.triu(np.random.default_rng(0).uniform(size=(200, 200)), 1)
+    adjacency = upper + upper.T
+    lap = fj.laplacian_from_adjacency((scale * adjacency).astype("float32"), normalized=normalized)
+    pair = jax.jit(functools.partial(fj.fiedler_pair, solver=solver))(lap)
+    if scale > 1e36:
+        # The sum of a vertex's weights is more than float32 holds.
+        assert Status(int(pair.status)) is Status.NOT_FINITE
+        return
+    expected = reference.spectrum(adjacency, normalized)[1] * (1 if normalized else scale)
+    assert bool(pair.converged)
+    np.testing.assert_allclose(np.float64(pair.value), expected, rtol=10 * tolerance("float32"))
+
+
+@BOTH
+@pytest.mark.parametrize("scale", [1e-18, 1e36, 1e38])
+def test_networks_with_weights_at_the_ends_of_the_range(scale: float, normalized: bool) -> None:
+    kernels = reference.random_kernels((60, 40, 40, 5))
+    params = reference.chain_params([scale * kernel for kernel in kernels], "float32")
+    pair = solve(fj.graph_from_params(params), params, normalized)
+    if scale > 1e36:
+        assert Status(int(pair.status)) is Status.NOT_FINITE
+        return
+    expected = reference.spectrum(reference.chain_adjacency(kernels), normalized)[1] * (1 if normalized else scale)
+    assert bool(pair.converged)
+    np.testing.assert_allclose(np.float64(pair.value), expected, rtol=10 * tolerance("float32"))
+
+
 @BOTH
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_reported(bad: float, normalized: bool) -> None:

@@ -200,6 +200,21 @@ def test_keys_with_slashes_are_paths() -> None:
     assert jnp.any(updates["mlp/~/linear_0/w"] != 1)  # pyright: ignore[reportIndexIssue, reportCallIssue, reportArgumentType]
 
 
+def test_two_leaves_of_one_name_are_an_error() -> None:
+    kernel = jnp.ones((3, 2))
+    for params in (
+        {"params": {"a": {"kernel": kernel}}, "a": {"kernel": kernel}},
+        {"a/kernel": kernel, "a": {"kernel": kernel}},
+    ):
+        with pytest.raises(errors.AmbiguousLeafError, match=r"\['a.*kernel'\] are both named a/kernel"):
+            fj.graph_from_params(params)
+
+
+def test_a_superscript_is_no_number() -> None:
+    graph = fj.graph_from_params({"x²": {"kernel": jnp.ones((3, 2))}, "x³": {"kernel": jnp.ones((2, 4))}})
+    assert graph.num_vertices == 9
+
+
 def test_a_single_array_is_a_tree() -> None:
     kernel = jnp.ones((4, 3))
     graph = fj.graph_from_model(lambda w, x: x @ w, kernel, jnp.ones((5, 4)))

@@ -144,6 +144,23 @@ def test_both_schedules_are_those_of_sgd_at_the_same_update(x64: None) -> None:
     assert state[-1].last_strength == pytest.approx(0.8)
 
 
+def test_a_weight_that_is_pruned_has_no_derivative(x64: None) -> None:
+    def trained(kernel: jax.Array) -> Any:
+        params = {"Dense_0": {"kernel": kernel}}
+        tx = optax.chain(optax.sgd(0.1), fj.fiedler_shrinkage(0.5, 0.1, normalized=False, solver=fj.Dense()))
+        state = tx.init(params)
+        for _ in range(2):
+            updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+            params = optax.apply_updates(params, updates)
+        return params["Dense_0"]["kernel"]
+
+    kernel = jnp.array([[2.0, 0.3], [0.2, -1.0]])
+    after, derivative = jax.jit(trained)(kernel), jax.jit(jax.jacobian(trained))(kernel)
+    np.testing.assert_array_equal(after == 0, [[False, True], [True, False]])
+    # With the coefficients held fixed a weight that is left moves along, and a pruned one does not.
+    np.testing.assert_allclose(derivative.reshape(4, 4), np.diag([1, 0, 0, 1]), atol=1e-12)
+
+
 def test_zeros_stay_under_small_updates_and_leave_under_large_ones() -> None:
     params = network()
     params["Dense_0"]["kernel"] = params["Dense_0"]["kernel"].at[::2, 1].set(0)

@@ -125,6 +125,15 @@ def test_metrics_say_what_they_mean() -> None:
     assert metrics.skipped == 0
 
 
+def test_metrics_of_several_members_have_an_entry_for_each() -> None:
+    members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[network(seed=seed) for seed in range(3)])
+    tx = fj.add_fiedler_penalty(0.1, GRAPH, num_eigenvalues=2, solver=DENSE)
+    _, state = jax.jit(jax.vmap(tx.update))(members, jax.vmap(tx.init)(members), members)
+    together, one_by_one = fj.fiedler_metrics(state), jax.vmap(fj.fiedler_metrics)(state)
+    assert together.value.shape == (3,)
+    assert_trees_close(together, one_by_one)
+
+
 def test_metrics_need_exactly_one_state() -> None:
     params = network()
     with pytest.raises(errors.StateNotFoundError, match="holds 0"):
@@ -167,6 +176,17 @@ def test_a_schedule_that_turns_nan_is_skipped_and_counted() -> None:
     assert norms[1] == 0
     assert norms[0] == norms[2] > 0
     assert state.skipped == 1
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, lambda update: update], ids=["jit", "eager"])
+def test_a_schedule_out_of_range_is_skipped_under_inject_hyperparams_too(wrap: Any) -> None:
+    falling = {"strength": 0.1, "learning_rate": lambda count: 0.1 - 0.06 * count}
+    tx = optax.inject_hyperparams(fj.fiedler_shrinkage)(**falling, graph=GRAPH, solver=DENSE)
+    params, update = network(), wrap(tx.update)
+    state = tx.init(params)
+    for _ in range(4):
+        _, state = update(zeros(params), state, params)
+    assert fj.fiedler_metrics(state).skipped == 2
 
 
 @BOTH
@@ -230,8 +250,24 @@ def test_a_state_of_something_else_is_an_error(state: Any, error: str) -> None:
 
 def test_a_state_of_another_size_is_an_error() -> None:
     several = fj.add_fiedler_penalty(0.1, GRAPH, num_eigenvalues=2, solver=DENSE)
-    with pytest.raises(errors.KernelMismatchError, match=rf"shape \(1, {VERTICES}\), but 2 of {VERTICES}"):
+    with pytest.raises(errors.KernelMismatchError, match=rf"shape \(1, {VERTICES}\) in float32, but 2 of {VERTICES}"):
         several.update(network(), SHARED.init(network()), network())
+
+
+@pytest.mark.parametrize("refresh_every", [1, 100, "auto"])
+def test_a_state_of_another_precision_is_an_error(refresh_every: Any, x64: None) -> None:
+    tx = fj.add_fiedler_penalty(0.1, GRAPH, refresh_every=refresh_every, solver=DENSE)
+    narrow, wide = network(), network("float64")
+    for params, other in ((narrow, wide), (wide, narrow)):
+        with pytest.raises(errors.KernelMismatchError, match=r"in float\d\d, but .* in float\d\d are needed"):
+            tx.update(params, tx.init(other), params)
+
+
+@pytest.mark.parametrize("more", [0, 10**9])
+def test_more_eigenvalues_than_there_are_is_an_error(more: int) -> None:
+    assert fj.add_fiedler_penalty(0.1, num_eigenvalues=VERTICES - 1).init(network()).values.shape == (VERTICES - 1,)
+    with pytest.raises(errors.HyperparameterError, match=f"a graph of {VERTICES} vertices has {VERTICES - 1} eigenval"):
+        fj.add_fiedler_penalty(0.1, num_eigenvalues=VERTICES + more).init(network())
 
 
 @pytest.mark.parametrize("tx", [SHARED, fj.fiedler_shrinkage(0.1, 0.1, GRAPH, solver=DENSE)])

@@ -240,8 +240,8 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     projected = state.basis @ state.products.T
     valid = (squares(state.basis) > 0.5) & (np.arange(len(state.basis)) > 0)
     fresh = valid[1 + kept :]
-    # A NaN or infinite weight shows in the products of the start rows.
-    finite = jnp.all(jnp.isfinite(projected))
+    # A NaN or infinite weight shows in the products of the start rows, or in the bound of the spectrum.
+    finite = jnp.all(jnp.isfinite(projected)) & jnp.isfinite(operator.upper_bound)
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
     stuck = ~jnp.any(fresh)
     exhausted = stuck | _holds_all(operator, valid)

@@ -49,7 +49,7 @@ class Status(enum.IntEnum):
     ITERATION_LIMIT: it is not, after the allowed number of iterations.
     ACCURACY_FLOOR: residuals are at the rounding level of the dtype, which does not reach the tolerance: the values
         are only known to an absolute accuracy of that level (a disconnected graph's zero, for one).
-    NOT_FINITE: the operator holds NaN or infinite numbers; values and vectors are NaN.
+    NOT_FINITE: the operator holds NaN or infinite numbers, or its bound is one; values and vectors are NaN.
     TOO_FEW_VERTICES: there is no eigenvalue besides the null vector's, or, where a graph in two colours is solved on
         the smaller half of its vertices, too few of these have an edge; values and vectors are zero.
     """
@@ -100,7 +100,8 @@ def in_units(result: EigenResult, unit: jax.Array) -> EigenResult:
 _REMEDIES = {
     Status.ITERATION_LIMIT: "the allowed iterations did not reach the accuracy asked for, and the value is only an "
     "upper bound. Allow more (max_iterations), ask for less (tol), or use float64",
-    Status.NOT_FINITE: "a weight is NaN or infinite. Look for the training step that made it so",
+    Status.NOT_FINITE: "a weight, or a vertex's sum of weights, is NaN or infinite. Look for the training step that "
+    "made it so",
     Status.TOO_FEW_VERTICES: "there is no eigenvalue to be had. The graph has too few vertices (with ignore_isolated, "
     "too few that have an edge), or every other of its layers has, for as many eigenvalues",
 }
