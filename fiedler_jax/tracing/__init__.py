@@ -119,7 +119,9 @@ def _input(trace: Trace, key_path: tuple[Any, ...], leaf: Any) -> Value:
 def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGraph:
     for product in trace.products:
         if not product.kernel.known:
-            trace.not_understood("a kernel made with state that was given without values", [product.kernel])
+            trace.not_understood(
+                "a kernel made with an input, noise, or state that was given without values", [product.kernel]
+            )
     trace.products = [product for product in trace.products if product.kernel.known]
     if strict and trace.unknown:
         raise NotUnderstoodError(

@@ -43,7 +43,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
         out_shapes = [shape_of(v) for v in equation.outvars[num_carry:]]
         return [*carry, *(_stacked(trace, list(ys), shape) for ys, shape in zip(gathered, out_shapes, strict=True))]
     xs = [v if isinstance(v, Effective) else _at_all_steps(trace, v) for v in sliced]
-    first = [_at_step(value, 0) for value in xs]
+    first = [_at_any_step(trace, value) for value in xs]
     results = _one_step(trace, program, consts, carry, first)
     ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])
     return [*results[:num_carry], *ys]
@@ -119,6 +119,14 @@ def _at_step(value: Value, step: int) -> Value:
         structural=True,
     )
     return one.at(f"[{step}]")
+
+
+def _at_any_step(trace: Trace, value: Value) -> Value:
+    """What a loop over time is given at a step; a constant that is another one at another step is not known."""
+    stack = trace.known(value)
+    if stack is None or np.all(stack == stack[:1]):
+        return _at_step(value, 0)
+    return Effective(stack.shape[1:], stack.dtype)
 
 
 def _stacked(trace: Trace, steps: list[Value], shape: tuple[int, ...]) -> Value:

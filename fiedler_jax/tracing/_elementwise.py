@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from fiedler_jax._effective import Effective, computed
+from fiedler_jax.tracing._jaxpr import EquationFunction
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
 from fiedler_jax.tracing._units import MOST_OUTER, NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 
@@ -25,6 +27,8 @@ _UNCHANGED = (
     "reduce_precision", "reshard", "sharding_constraint", "stop_gradient", "layout_constraint", "unpin",
     "with_memory_space_constraint",
 )
+_AXES_OF_A_MATRIX = 2
+
 # A decision, or a random number, is no unit.
 _DECISIONS = (
     "argmax", "argmin", "eq", "eq_to", "ge", "gt", "is_finite", "le", "le_to", "lt", "lt_to", "ne",
@@ -173,8 +177,32 @@ def _with_further_neighbours(trace: Trace, units: np.ndarray, pools: np.ndarray)
     return ids
 
 
+def made_without_units(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value] | None:
+    """What comes of a matrix of parameters and noise, or a scalar input, is one still, of no known value; else None."""
+    (output,) = equation.outvars
+    kernels = [value for value in values if isinstance(value, Effective) and value.leaves]
+    if not kernels:
+        return None
+    # What is broadcast, as to a batch, is learned noise or a bias.
+    if any(kernel.repeated or kernel.shape != shape_of(output) for kernel in kernels):
+        return None
+    if sum(size > 1 for size in shape_of(output)) < _AXES_OF_A_MATRIX:
+        return None
+    for ids in (value for value in values if isinstance(value, np.ndarray)):
+        if holds_any(ids) and (ids.size > 1 or trace.units.linked(ids)):
+            return None
+    given = [
+        v if isinstance(v, Effective) else Effective(shape_of(at), at.aval.dtype)
+        for v, at in zip(values, equation.invars, strict=True)
+    ]
+    name = equation.primitive.name, equation.params
+    return list(computed(name, EquationFunction(equation), given, [(shape_of(output), output.aval.dtype)]))
+
+
 def elementwise(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Units unite with those of the other activations; biases, scales and constants leave them as they are."""
+    if (made := made_without_units(trace, equation, values)) is not None:
+        return made
     (output,) = equation.outvars
     rank = len(output.aval.shape)
     name = equation.primitive.name

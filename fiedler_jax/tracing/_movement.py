@@ -33,8 +33,10 @@ def reshaped(ids: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndar
 
 
 def reshape(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    ids = trace.units.simplest(identities(values[0]))
-    return [trace.units.simplest(reshaped(ids, shape_of(equation.invars[0]), shape_of(equation.outvars[0])))]
+    ids, shape = trace.units.simplest(identities(values[0])), shape_of(equation.invars[0])
+    if (order := equation.params["dimensions"]) is not None:
+        ids, shape = ids.transpose(order), [shape[axis] for axis in order]
+    return [trace.units.simplest(reshaped(ids, shape, shape_of(equation.outvars[0])))]
 
 
 def transpose(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from fiedler_jax._effective import Effective
 from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
-from fiedler_jax.tracing._elementwise import combined, elementwise, reduction
+from fiedler_jax.tracing._elementwise import combined, elementwise, made_without_units, reduction
 from fiedler_jax.tracing._movement import transpose
 from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
-from fiedler_jax.tracing._units import has_units, varied
+from fiedler_jax.tracing._units import has_units, no_units, varied
 
 
 class _Pairs(NamedTuple):
@@ -27,7 +27,7 @@ class _Pairs(NamedTuple):
 def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Element by element, a kernel scaled; but inputs along an axis of its own, such as tokens', are a layer's."""
     which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
-    if sum(which) != 1:
+    if sum(which) != 1 or made_without_units(trace, equation, values) is not None:
         return elementwise(trace, equation, values)
     kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
     assert isinstance(kernel, Effective)
@@ -72,7 +72,16 @@ def summed(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarray |
             continue
         pairs = _Pairs(*(list(zip(axes[i], axes[other], strict=True)) for axes in (contract, batch)))
         to, ids = dict([*pairs.summed, *pairs.beside]), trace.units.simplest(identities(values[other]))
-        if not varied(scaled.rows) <= set(to) or not _sums_rows(trace, scaled, ids, pairs):
+        if not varied(scaled.rows) <= set(to):
+            if (
+                trace.units.linked(ids)
+                and not trace.units.linked(scaled.rows)
+                and scaled.rows.shape == scaled.kernel.shape
+            ):
+                trace.not_understood("a kernel that an input scales entry by entry", [scaled.kernel])
+                return no_units(len(shape_of(equation.outvars[0])))
+            continue
+        if not _sums_rows(trace, scaled, ids, pairs):
             continue
         rows = np.squeeze(scaled.rows, axis=tuple(axis for axis in range(scaled.rows.ndim) if axis not in to))
         rows = placed(rows, [to[axis] for axis in sorted(to)], ids.ndim)

@@ -314,7 +314,9 @@ class Units:
         ids = np.maximum(ids, NO_UNIT)
         moved = np.moveaxis(self.find(ids), axes, range(-len(axes), 0)) if axes else self.find(ids)[..., None]
         kept = moved.shape[: moved.ndim - max(len(axes), 1)]
-        flat = moved.reshape(*kept, -1)
+        flat = moved.reshape(*kept, math.prod(moved.shape[len(kept) :]))
+        if not flat.size:  # A batch or a layer of none.
+            return np.full([1 if axis in axes else size for axis, size in enumerate(ids.shape)], NO_UNIT, np.int32)
         first = flat.max(axis=-1, keepdims=True)
         self.unite(first, flat)
         return np.expand_dims(self.find(first[..., 0]), tuple(sorted(axes)))
