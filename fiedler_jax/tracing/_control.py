@@ -77,7 +77,7 @@ def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value
         floating = jnp.issubdtype(variable.aval.dtype, jnp.floating)
         shape = shape_of(variable)
         begun = trace.units.fresh(shape, CARRY) if floating else no_units(len(shape))
-        trace.units.unite(begun, identities(value))
+        _begin(trace, begun, identities(value))
         if isinstance(value, Effective) and value.leaves:
             trace.changed.append((value, begun))
         inside.append(begun)
@@ -87,6 +87,16 @@ def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value
             trace.used([result], "is carried through a loop")
             results[i] = _carried(trace, value, identities(result))
     return results
+
+
+def _begin(trace: Trace, begun: np.ndarray, given: np.ndarray) -> None:
+    """Units that a loop carries are those that it is given, or the pools."""
+    units, given = trace.units, trace.units.simplest(given)
+    units.unite(begun, given)
+    pools = units.without_pools(given) != given
+    if np.any(pools) and begun.size:
+        one_each = units.united_over(begun, [axis for axis in range(begun.ndim) if axis not in varied(given)])
+        units.claim(given[pools], np.broadcast_to(one_each, given.shape)[pools])
 
 
 def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:

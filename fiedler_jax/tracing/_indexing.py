@@ -9,7 +9,7 @@ import numpy as np
 from fiedler_jax._effective import Effective
 from fiedler_jax.tracing._edges import kernel_name, placed
 from fiedler_jax.tracing._elementwise import combined
-from fiedler_jax.tracing._movement import chosen
+from fiedler_jax.tracing._movement import chosen, is_one_unit
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, of_outputs, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, holds_any, varied
 
@@ -140,7 +140,8 @@ def _written_exactly(
     moving = {axis for axis in range(len(full)) if lengths[axis] < full[axis]}
     varies = moving & varied(ids) or any(sizes[axis] > 1 for axis in moving)
     single = set(numbers.scatter_dims_to_operand_dims) <= set(numbers.inserted_window_dims)
-    if not (varies or (single and holds_any(update) and not holds_any(ids))):
+    alone = is_one_unit(trace, update, ids)
+    if not (varies or alone or (single and holds_any(update) and not holds_any(ids))):
         return None
     shape = [full[axis] if axis in moving else max(ids.shape[axis], sizes[axis]) for axis in range(len(full))]
     there, given, times = np.broadcast_to(ids, shape), np.full(shape, NO_UNIT, np.int32), np.zeros(shape, np.int32)

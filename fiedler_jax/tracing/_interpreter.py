@@ -10,7 +10,7 @@ from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products, _scaled
 from fiedler_jax.tracing._jaxpr import EquationFunction, Program, equations, inner_program, literal_value
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
-from fiedler_jax.tracing._units import has_units
+from fiedler_jax.tracing._units import holds_any
 
 _RULES: dict[str, Rule] = {
     **_control.RULES,
@@ -54,7 +54,7 @@ def _results(trace: Trace, equation: Any, values: Sequence[Value]) -> Sequence[V
     inner = inner_program(equation)
     if inner is not None:
         return run(trace, inner, values)
-    if leaves_of(values) or any(has_units(identities(value)) for value in values):
+    if leaves_of(values) or any(holds_any(identities(value)) for value in values):
         trace.not_understood(f"operation '{name}'", values)
     return of_outputs(equation)
 

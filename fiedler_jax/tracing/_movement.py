@@ -166,13 +166,19 @@ def dynamic_slice(trace: Trace, equation: Any, values: Sequence[Value]) -> list[
     return [chosen(trace, ids, moving, equation, values[:1])]
 
 
+def is_one_unit(trace: Trace, update: np.ndarray, there: np.ndarray) -> bool:
+    """Whether a single unit is written where none is yet; several are features, of which this is a position."""
+    return update.size == 1 and trace.units.linked(update) and not holds_any(there)
+
+
 def dynamic_update_slice(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     ids, update = (trace.units.simplest(identities(value)) for value in values[:2])
     full, sizes = shape_of(equation.invars[0]), shape_of(equation.invars[1])
     moving = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis]]
     known = {axis: trace.known(values[2 + axis]) for axis in moving}
     starts = {axis: int(start) for axis, start in known.items() if start is not None}
-    if len(starts) == len(moving) and (varied(ids) | varied(update)) & set(moving):
+    varies = (varied(ids) | varied(update)) & set(moving)
+    if len(starts) == len(moving) and (varies or is_one_unit(trace, update, ids)):
         shape = [max(a, b) for a, b in zip(ids.shape, update.shape, strict=True)]
         for axis in moving:
             shape[axis] = full[axis]

@@ -125,17 +125,28 @@ def _summed(
 ) -> np.ndarray | None:
     """One identity for those of operand i that a product without parameters sums, or None where it keeps none.
 
-    It keeps them if each has its gate, as in a mixture of experts: in a pool where the gates have further positions,
-    else as one unit.
+    It keeps those of branches, and others if each has its gate, as in a mixture of experts: in a pool where the gates
+    have further positions, else as one unit.
     """
     contract, _ = equation.params["dimension_numbers"]
     units, ids, others, other = trace.units, all_ids[i], all_ids[1 - i], values[1 - i]
     size, shared = ([shape_of(equation.invars[j])[axis] for axis in free[j]] for j in (i, 1 - i))
-    if isinstance(other, Effective) or varied(others) & set(free[1 - i]) or not _is_gated_sum(ids, free[i], size):
+    # Along the last axis, as Flax has it, are features.
+    keeps_features = ids.ndim - 1 in varied(ids) - set(contract[i])
+    # The elements of an input may be those of as many positions.
+    positions = keeps_features and units.linked(ids) and not units.linked(others)
+    if isinstance(other, Effective) or (varied(others) & set(free[1 - i]) and not positions):
         return None
-    if units.linked(others) and varied(others) & set(contract[1 - i]) and _are_features(trace, ids, contract[i]):
-        # A query's score of the features that an input holds.
-        return None
+    if not units.are_branches(ids, contract[i]):
+        # Gates of an example are those of all its positions.
+        of_examples = all(n == 1 for n in shared) and keeps_features
+        if not (of_examples or _is_gated_sum(ids, free[i], size)):
+            return None
+        # A query's score of the features that an input holds, or each of several branches.
+        kept = sorted(varied(ids) & set(free[i]))
+        is_score = _are_features(trace, ids, contract[i]) or units.are_branches(ids, kept)
+        if is_score and varied(others) & set(contract[1 - i]) and units.linked(others):
+            return None
     # A query at one position looks the same, but its scores are of several.
     in_pools = units.linked(ids) and any(n > 1 for n in shared)
     return (units.pooled if in_pools else units.united_over)(ids, contract[i])

@@ -14,7 +14,7 @@ from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
 from fiedler_jax.tracing._elementwise import combined, elementwise, made_without_units, reduction
 from fiedler_jax.tracing._movement import transpose
 from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
-from fiedler_jax.tracing._units import has_units, no_units, varied
+from fiedler_jax.tracing._units import holds_any, no_units, varied
 
 
 class _Pairs(NamedTuple):
@@ -32,7 +32,7 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
     kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
     assert isinstance(kernel, Effective)
     ids = trace.units.simplest(identities(activation))
-    if kernel.repeated or not has_units(ids) or not shape:
+    if kernel.repeated or not holds_any(ids) or not shape:
         return elementwise(trace, equation, values)
     axes = tuple(range(ids.ndim))
     own = {axis for axis, size in enumerate(kernel.shape) if size > shape[axis]}
@@ -115,7 +115,7 @@ def _sums_rows(trace: Trace, scaled: ScaledKernel, ids: np.ndarray, pairs: _Pair
     """Whether a sum of units, whose identities are given, is one over rows of a scaled kernel alone."""
     own = _own_axes(scaled)
     over = {at for _, at in pairs.summed}
-    if not all(axis in own for axis, _ in pairs.summed) or not has_units(ids):
+    if not all(axis in own for axis, _ in pairs.summed) or not holds_any(ids):
         return False
     # Units that the kernel is shared by are branches that it weighs, or features whose positions it mixes.
     shared = varied(ids) - over - {at for axis, at in pairs.beside if axis in own}

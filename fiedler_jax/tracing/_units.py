@@ -301,6 +301,14 @@ class Units:
     def _of_a_layer_each(self, units: np.ndarray) -> bool:
         return len(np.unique(self._layers[units])) == len(units)
 
+    def are_branches(self, ids: np.ndarray, axes: Sequence[int]) -> bool:
+        """Whether identities vary along some axes, and those of units along them are of a layer each at every place."""
+        if not varied(ids) & set(axes) or not has_units(ids):
+            return False
+        moved = np.moveaxis(self.find(ids), axes, range(-len(axes), 0))
+        places = moved.reshape(-1, math.prod(moved.shape[ids.ndim - len(axes) :]))
+        return all(self._of_a_layer_each(np.unique(units[units >= 0])) for units in places)
+
     def simplest(self, ids: np.ndarray) -> np.ndarray:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""
         found = self.find(ids)
