@@ -84,7 +84,7 @@ DATASETS: Mapping[str, DatasetDefaults] = MappingProxyType(
                     "l1": 1e-5,
                     "dropout": 0.36,
                     "fiedler": 1e-4,
-                    "fiedler-combinatorial": 3.2e-5,
+                    "fiedler-combinatorial": 3.2e-4,
                 }
             ),
         ),
