@@ -128,7 +128,7 @@ def test_data_from_files(tmp_path, request, name, counts):
         (("--data-dir", "."), "--data-dir is for mnist"),
         (("--epochs", "0"), "--epochs must be at least 1"),
         (("--batch", "100000"), "--batch 100000 is more than the 898"),
-        (("--train-size", "100000"), "more than the 898"),
+        (("--train-size", "100000"), "there are 898"),
         (("--strength", "l3=1"), "unknown regularizer 'l3'"),
         (("--strength", "fiedler=nan"), "finite"),
         (("--refresh-every", "0"), "--refresh-every"),
