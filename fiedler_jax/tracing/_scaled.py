@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fiedler_jax._effective import Effective
+from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
 from fiedler_jax.tracing._elementwise import combined, elementwise, made_without_units, reduction
+from fiedler_jax.tracing._jaxpr import EquationFunction
 from fiedler_jax.tracing._movement import transpose
 from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import holds_any, no_units, varied
@@ -27,6 +28,8 @@ class _Pairs(NamedTuple):
 def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Element by element, a kernel scaled; but inputs along an axis of its own, such as tokens', are a layer's."""
     which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
+    if not any(which):
+        return by_a_number(trace, equation, values)
     if sum(which) != 1 or made_without_units(trace, equation, values) is not None:
         return elementwise(trace, equation, values)
     kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
@@ -46,6 +49,25 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
     columns = placed(columns, [*both, *(axis for axis in axes if axis not in both)], ids.ndim)
     trace.scale(ScaledKernel(columns, kernel, axes, trace.units.simplest(ids), trace.products[-1]))
     return [columns]
+
+
+def by_a_number(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A scaled kernel is still one when its sign or its scale changes: that of another kernel."""
+    found = elementwise(trace, equation, values)
+    scaled = next(filter(None, map(trace.scaled_kernel, values)), None)
+    if scaled is None:
+        return found
+    given = [value if isinstance(value, Effective) else scaled.kernel for value in values]
+    numbers = [one for one in given if one is not scaled.kernel]
+    divides = given[0] is not scaled.kernel and equation.primitive.name == "div"
+    if len(given) - len(numbers) > 1 or any(number.shape for number in numbers) or divides:
+        return found
+    name = equation.primitive.name, equation.params
+    (kernel,) = computed(name, EquationFunction(equation), given, [(scaled.kernel.shape, scaled.kernel.dtype)])
+    # A copy, by which it is told from what it was.
+    result = identities(found[0]).copy()
+    trace.scale(dataclasses.replace(scaled, result=result, kernel=kernel))
+    return [result]
 
 
 def summation(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -153,6 +175,7 @@ def _own_axes(scaled: ScaledKernel) -> dict[int, int]:
 
 RULES: dict[str, Rule] = {
     "mul": multiplication,
+    **dict.fromkeys(["div", "neg"], by_a_number),
     "reduce_sum": summation,
     "transpose": transposition,
     "convert_element_type": conversion,

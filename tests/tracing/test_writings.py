@@ -72,6 +72,18 @@ def products_by_hand():
     return [lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["o"]) @ p["head"], summed]
 
 
+@of_tokens(a=(4, 8), o=(8, 3))
+def products_by_hand_to_a_scale():
+    def product(p, x):
+        return jnp.tanh(x @ (p["a"] / 2)) @ (-3 * p["o"])
+
+    def summed(p, x):
+        h = jnp.tanh((x[..., None] * p["a"] / 2).sum(axis=-2))
+        return (3 * -(h[..., None] * p["o"])).sum(axis=-2)
+
+    return [product, summed]
+
+
 @of_tokens(a=(4, 8), b=(8, 8), weights=(2,), o=(8, 3))
 def layers_that_are_weighed():
     def weighed_by(mix):
