@@ -86,9 +86,11 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
             values.append(_input(trace, *given[i - len(variables)]))
             continue
         key_path, leaf = variables[i]
-        if adapted.is_parameter(key_path) and jnp.issubdtype(leaf.dtype, jnp.floating):
-            path = _path(key_path, isinstance(adapted.variables, tuple))
+        trained = adapted.is_parameter(key_path) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        path = _path(key_path, isinstance(adapted.variables, tuple))
+        if trained:
             parameters[path] = leaf
+        if trained and jnp.issubdtype(leaf.dtype, jnp.floating):
             values.append(Effective(leaf_shape(leaf), leaf.dtype, leaf=path))
         else:
             value = None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
@@ -136,14 +138,16 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
     groups, blocks = assembled(trace)
     used = {path for block in blocks for path in block.leaves}
     left_out = tuple(
-        LeftOut(display(path), leaf_shape(parameters[path]), _reason(path, trace.uses.get(path, [])))
+        LeftOut(display(path), leaf_shape(leaf := parameters[path]), _reason(path, leaf, trace.uses.get(path, [])))
         for path in sorted(parameters, key=natural_key)
         if path not in used
     )
     return NetworkGraph(groups, blocks, left_out, tuple(trace.unknown))
 
 
-def _reason(path: Path, uses: list[str]) -> str:
+def _reason(path: Path, leaf: Any, uses: list[str]) -> str:
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return "complex, and edge weights are real"
     if not uses:
         return "not used by the model"
     for use in uses:

@@ -97,6 +97,7 @@ def pad(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 def concatenate(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Side by side; a part without units, such as a class token, joins the positions of the units beside it."""
     axis = equation.params["dimension"]
+    trace.used(values, "stands beside units")
     parts = [trace.units.simplest(identities(value)) for value in values]
     sizes = [shape_of(variable)[axis] for variable in equation.invars]
     beside = [(ids, size) for ids, size in zip(parts, sizes, strict=True) if holds_any(ids)]

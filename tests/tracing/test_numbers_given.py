@@ -199,3 +199,17 @@ def test_a_batch_of_none_will_do() -> None:
 
     graphs = [fj.graph_from_model(model, params, jnp.ones((n, 5, 4)), strict=True) for n in (0, 2)]
     assert [graph.num_edges for graph in graphs] == [4 * 6 + 6 * 6 + 6 * 3] * 2
+
+
+def test_what_joins_no_units_is_listed_with_its_reason() -> None:
+    params = random_params(a=(4, 6), o=(6, 2), token=(1, 1, 6)) | {"w": jnp.ones((2, 2), jnp.complex64)}
+
+    def model(p, x):
+        tokens = jnp.concatenate([jnp.broadcast_to(p["token"], (len(x), 1, 6)), x @ p["a"]], axis=1)
+        return tokens @ p["o"] + jnp.abs(p["w"]).sum()
+
+    graph = fj.graph_from_model(model, params, jnp.ones((2, 3, 4)), strict=True)
+    assert {leaf.path: leaf.reason for leaf in graph.left_out} == {
+        "token": "stands beside units: joins no two units",
+        "w": "complex, and edge weights are real",
+    }
