@@ -306,8 +306,13 @@ class Units:
         if not varied(ids) & set(axes) or not has_units(ids):
             return False
         moved = np.moveaxis(self.find(ids), axes, range(-len(axes), 0))
-        places = moved.reshape(-1, math.prod(moved.shape[ids.ndim - len(axes) :]))
-        return all(self._of_a_layer_each(np.unique(units[units >= 0])) for units in places)
+        count = math.prod(moved.shape[ids.ndim - len(axes) :])
+        places = np.sort(moved.reshape(-1, count), axis=1)
+        again = np.pad(places[:, 1:] == places[:, :-1], ((0, 0), (1, 0)))
+        # What is no unit, or the same one again, is like a layer of its own.
+        alone = -1 - np.arange(count)
+        layers = np.sort(np.where(again | (places < 0), alone, self._layers[np.maximum(places, 0)]), axis=1)
+        return not np.any(layers[:, 1:] == layers[:, :-1])
 
     def simplest(self, ids: np.ndarray) -> np.ndarray:
         """The identities by the numbers that stand for them, of size one wherever they do not vary."""
