@@ -242,8 +242,11 @@ def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Valu
 
 
 def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """As a reduction, but the axis stays."""
-    return [lost_where_varied(trace, identities(values[0]), [equation.params["axis"]])]
+    """As a reduction, but the axis stays; so units of kernels are mixed with their neighbours, as by a fixed matrix."""
+    ids, axis = trace.units.simplest(identities(values[0])), equation.params["axis"]
+    if axis in varied(ids) and trace.units.linked(ids):
+        trace.not_understood(f"{equation.primitive.name} over units", values)
+    return [lost_where_varied(trace, ids, [axis])]
 
 
 def sort(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

@@ -188,6 +188,18 @@ def test_noise_that_is_drawn_for_features_is_no_kernel() -> None:
     assert [(group.name, group.size) for group in graph.groups] == [("input", 4), ("w", 3), ("o", 2)]
 
 
+def test_a_running_sum_of_units_is_named_and_one_of_positions_is_none() -> None:
+    params = random_params(a=(4, 6), o=(6, 2))
+
+    def model(p, x, axis):
+        return jnp.cumsum(jnp.tanh(x @ p["a"]), axis) @ p["o"]
+
+    graph = fj.graph_from_model(lambda p, x: model(p, x, 1), params, jnp.ones((2, 5, 4)), strict=True)
+    assert [(group.name, group.size) for group in graph.groups] == [("input", 4), ("a", 6), ("o", 2)]
+    with pytest.raises(errors.NotUnderstoodError, match="cumsum over units at units of a"):
+        fj.graph_from_model(lambda p, x: model(p, x, 2), params, jnp.ones((2, 5, 4)), strict=True)
+
+
 def test_a_batch_of_none_will_do() -> None:
     params = random_params(w=(4, 6), u=(6, 6), o=(6, 3))
 
