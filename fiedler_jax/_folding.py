@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fiedler_jax._sharding import replicated
 from fiedler_jax.eigen import EigenResult, Status, SymmetricOperator
 from fiedler_jax.eigen._rows import squares
-from fiedler_jax.laplacian import Laplacian, Range, has_edges, product_with_block
+from fiedler_jax.laplacian import ROOT_UNIT, Laplacian, Range, has_edges, product_with_block
 
 # With so many vertices to each eigenvalue asked for, all of these lie in the lower half of the spectrum.
 _VERTICES_PER_EIGENVALUE = 8
@@ -81,8 +81,7 @@ class Fold(NamedTuple):
     def null_vector(self) -> jax.Array:
         """The unit eigenvector of M of eigenvalue 0 that is known, zero without edges."""
         degrees = self.restrict(self.lap.degrees)
-        # Times a power of two, with which no sum of squares over- or underflows.
-        root = 2**-16 * jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
+        root = ROOT_UNIT * jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
         squared = squares(root[None])[0]
         return root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
 

@@ -17,6 +17,9 @@ Range = tuple[int, int]
 
 _LANES = 64
 
+# Roots of degrees are taken times this power of two, with which no sum of their squares over- or underflows in float32.
+ROOT_UNIT = 2**-16
+
 
 class Placement(NamedTuple):
     """Where an edge block stands in the adjacency: its vertex ranges, and whether it holds both triangles."""
@@ -96,8 +99,7 @@ class Laplacian:
         """The unit vector of eigenvalue 0: constant, or proportional to the roots of the degrees if normalized."""
         constant = jnp.full_like(self.degrees, max(self.num_vertices, 1) ** -0.5)
         if self.normalized:
-            # Times a power of two, with which no sum of squares over- or underflows.
-            root = 2**-16 * self.degrees * self.inverse_root_degrees
+            root = ROOT_UNIT * self.degrees * self.inverse_root_degrees
             squared = jnp.vdot(root, root, precision="highest")
             # Without any edge every vector is null.
             return jnp.where(squared > 0, root * jax.lax.rsqrt(jnp.where(squared > 0, squared, 1)), constant)

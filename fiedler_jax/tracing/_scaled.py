@@ -30,7 +30,9 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
     which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
     if not any(which):
         return by_a_number(trace, equation, values)
-    if sum(which) != 1 or made_without_units(trace, equation, values) is not None:
+    if (made := made_without_units(trace, equation, values)) is not None:
+        return made
+    if sum(which) != 1:
         return elementwise(trace, equation, values)
     kernel, activation, shape = *values[:: 1 if which[0] else -1], shape_of(equation.invars[int(which[0])])
     assert isinstance(kernel, Effective)
