@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from fiedler_jax._effective import Effective, computed
+from fiedler_jax._effective import Effective, computed, constant_value
 from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products, _scaled
 from fiedler_jax.tracing._jaxpr import EquationFunction, Program, equations, inner_program, literal_value
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
@@ -67,9 +67,26 @@ def _of_parameters(equation: Any, values: list[Effective]) -> list[Effective]:
         if jnp.issubdtype(old, jnp.floating) and jnp.issubdtype(new, jnp.floating):
             return [values[0].cast(new)]
     outputs = [(shape_of(variable), variable.aval.dtype) for variable in equation.outvars]
-    repeats = name in ("broadcast_in_dim", "tile") and np.prod(outputs[0][0]) > np.prod(values[0].shape)
+    repeats = _repeats(name, values, outputs[0][0])
     identity = name, equation.params
-    return computed(identity, EquationFunction(equation), values, outputs, name in _movement.STRUCTURAL, bool(repeats))
+    return computed(identity, EquationFunction(equation), values, outputs, name in _movement.STRUCTURAL, repeats)
+
+
+def _repeats(name: str, values: list[Effective], shape: tuple[int, ...]) -> bool:
+    """Whether an operation, with an output of this shape, puts parameters at several positions as they are."""
+    kernels = [value for value in values if value.leaves]
+    if name in ("broadcast_in_dim", "tile"):
+        return bool(np.prod(shape) > np.prod(values[0].shape))
+    if name in ("concatenate", "stack"):
+        return len(kernels) == len(values) > 1 and len(set(kernels)) == 1
+    if name not in ("add", "sub", "mul") or not kernels:
+        return False
+    own = np.max([kernel.shape or (1,) * len(shape) for kernel in kernels], axis=0)
+    grown = np.flatnonzero(own < shape)
+    # Zeros for each example, say; but a basis has other numbers at each position.
+    numbers = [constant_value(value) for value in values if not value.leaves and value.shape]
+    alike = [number is None or not np.any(number != number.take([0], axis)) for number in numbers for axis in grown]
+    return len(grown) > 0 and all(alike)
 
 
 def _constant(value: Any) -> Effective:

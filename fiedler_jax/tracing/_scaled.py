@@ -4,15 +4,15 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
 from fiedler_jax.tracing._elementwise import combined, elementwise, made_without_units, reduction
-from fiedler_jax.tracing._jaxpr import EquationFunction
 from fiedler_jax.tracing._movement import transpose
 from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
 from fiedler_jax.tracing._units import holds_any, no_units, varied
@@ -28,8 +28,8 @@ class _Pairs(NamedTuple):
 def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Element by element, a kernel scaled; but inputs along an axis of its own, such as tokens', are a layer's."""
     which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
-    if not any(which):
-        return by_a_number(trace, equation, values)
+    if not any(which) or any(map(trace.scaled_kernel, values)):
+        return weighed(trace, equation, values)
     if (made := made_without_units(trace, equation, values)) is not None:
         return made
     if sum(which) != 1:
@@ -53,23 +53,56 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
     return [columns]
 
 
-def by_a_number(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """A scaled kernel is still one when its sign or its scale changes: that of another kernel."""
-    found = elementwise(trace, equation, values)
-    scaled = next(filter(None, map(trace.scaled_kernel, values)), None)
-    if scaled is None:
+def weighed(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """A scaled kernel is still one when what holds no units scales or masks its entries: another kernel, if known."""
+    found, name = elementwise(trace, equation, values), equation.primitive.name
+    place = next((i for i, value in enumerate(values) if trace.scaled_kernel(value)), None)
+    divides = name == "div" and place == 1
+    if place is None or divides or any(holds_any(identities(v)) for i, v in enumerate(values) if i != place):
         return found
-    given = [value if isinstance(value, Effective) else scaled.kernel for value in values]
-    numbers = [one for one in given if one is not scaled.kernel]
-    divides = given[0] is not scaled.kernel and equation.primitive.name == "div"
-    if len(given) - len(numbers) > 1 or any(number.shape for number in numbers) or divides:
-        return found
-    name = equation.primitive.name, equation.params
-    (kernel,) = computed(name, EquationFunction(equation), given, [(scaled.kernel.shape, scaled.kernel.dtype)])
+    scaled = trace.scaled_kernel(values[place])
+    assert scaled is not None
+    if name == "neg":
+        kernel = _entrywise(name, jnp.negative, scaled.kernel)
+    elif name == "select_n":
+        kernel = _with_weights(trace, scaled, values[0], f"case {place}", lambda k, n: jnp.where(n == place - 1, k, 0))
+    else:
+        apply = jnp.multiply if name == "mul" else jnp.divide
+        kernel = _with_weights(trace, scaled, values[1 - place], name, apply)
     # A copy, by which it is told from what it was.
     result = identities(found[0]).copy()
     trace.scale(dataclasses.replace(scaled, result=result, kernel=kernel))
     return [result]
+
+
+def _with_weights(
+    trace: Trace, scaled: ScaledKernel, weights: Value, name: str, apply: Callable[..., Any]
+) -> Effective:
+    """A scaled kernel with a weight for each entry; itself if these are not known, or others at other positions."""
+    if not isinstance(weights, Effective):
+        return scaled.kernel
+    own = _own_axes(scaled)
+    beside = [axis for axis in range(len(weights.shape)) if axis not in own]
+    value = trace.known(weights)
+    if value is None:
+        alike = bool(weights.leaves) and all(weights.shape[axis] == 1 for axis in beside)
+    else:
+        alike = all(np.all(value == value.take([0], axis)) for axis in beside)
+    if not alike:
+        return scaled.kernel
+
+    def apply_to(kernel: Any, weights: Any) -> Any:
+        weights = jnp.asarray(weights)
+        if not weights.ndim:
+            return apply(kernel, weights)
+        at_one = weights[tuple(0 if axis in beside else slice(None) for axis in range(weights.ndim))]
+        return apply(kernel, placed(at_one, [own[axis] for axis in sorted(own)], len(scaled.kernel.shape)))
+
+    return _entrywise((name, scaled.axes), apply_to, scaled.kernel, weights)
+
+
+def _entrywise(name: Any, apply: Callable[..., Any], kernel: Effective, *others: Effective) -> Effective:
+    return computed(name, apply, [kernel, *others], [(kernel.shape, kernel.dtype)])[0]
 
 
 def summation(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -177,7 +210,7 @@ def _own_axes(scaled: ScaledKernel) -> dict[int, int]:
 
 RULES: dict[str, Rule] = {
     "mul": multiplication,
-    **dict.fromkeys(["div", "neg"], by_a_number),
+    **dict.fromkeys(["div", "neg", "select_n"], weighed),
     "reduce_sum": summation,
     "transpose": transposition,
     "convert_element_type": conversion,

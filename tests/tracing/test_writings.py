@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 from traced import assert_one_graph, writings
@@ -82,6 +83,51 @@ def products_by_hand_to_a_scale():
         return (3 * -(h[..., None] * p["o"])).sum(axis=-2)
 
     return [product, summed]
+
+
+@of_tokens(a=(4, 8), o=(8, 3))
+def products_by_hand_with_a_mask():
+    mask = np.arange(32).reshape(4, 8) % 3 > 0
+
+    def masked(h, kernel, mask):
+        return (h[..., None] * kernel * mask).sum(axis=-2)
+
+    def of_the_sum(h, kernel, mask):
+        return (h[..., None] * kernel).sum(axis=-2, where=mask)
+
+    def chosen(h, kernel, mask):
+        return jnp.where(mask, h[..., None] * kernel, 0).sum(axis=-2)
+
+    def left_out(h, kernel, mask):
+        return -jnp.where(~jnp.asarray(mask), 0.0, -(kernel.T * h[..., None, :]).mT).sum(axis=-2)
+
+    def einsum(h, kernel, mask):
+        return jnp.einsum("...i,io,io->...o", h, kernel, jnp.where(mask, 1.0, 0.0))
+
+    def product(h, kernel, mask):
+        return h @ (kernel * mask)
+
+    def model(layer):
+        return lambda p, x: jnp.tanh(layer(jnp.tanh(layer(x, p["a"], mask)), p["o"], mask.reshape(8, 4)[:, :3]))
+
+    return list(map(model, [product, masked, of_the_sum, chosen, left_out, einsum]))
+
+
+@of_tokens(a=(4, 8), o=(8, 3))
+def positions_that_are_masked():
+    def model(layer):
+        return lambda p, x: layer(jnp.tanh(layer(x, p["a"], x[..., 0] > 0)), p["o"], jnp.arange(5) < 4)
+
+    def after(h, kernel, here):
+        return (h @ kernel) * here[..., None]
+
+    def between(h, kernel, here):
+        return jnp.where(here[..., None, None], h[..., None] * kernel, 0).sum(axis=-2)
+
+    def scaled(h, kernel, here):
+        return (h[..., None] * kernel * here[..., None, None]).sum(axis=-2)
+
+    return list(map(model, [after, between, scaled]))
 
 
 @of_tokens(a=(4, 8), b=(8, 8), weights=(2,), o=(8, 3))

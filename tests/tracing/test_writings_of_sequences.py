@@ -213,6 +213,26 @@ def features_that_become_tokens():
     ]
 
 
+@written_as(queries=(3, 6), k=(4, 6), v=(4, 6), o=(6, 2))
+def queries_repeated_over_a_batch():
+    def model(repeated):
+        def attend(p, x):
+            scores = repeated(p["queries"]) @ (x @ p["k"]).mT
+            return (jax.nn.softmax(scores) @ (x @ p["v"])).mean(axis=1) @ p["o"]
+
+        return attend
+
+    return [
+        model(lambda queries: jnp.broadcast_to(queries, (2, 3, 6))),
+        model(lambda queries: jnp.tile(queries, (2, 1, 1))),
+        model(lambda queries: jnp.repeat(queries[None], 2, axis=0)),
+        model(lambda queries: jnp.zeros((2, 3, 6)) + queries),
+        model(lambda queries: queries - jnp.zeros((2, 1, 1))),
+        model(lambda queries: jnp.stack([queries] * 2)),
+        model(lambda queries: jnp.concatenate([queries[None]] * 2)),
+    ]
+
+
 @written_as(r=(4, 3), w=(3, 4, 6), u=(3, 6, 4), o=(4, 2))
 def a_mixture_of_experts():
     def gates(p, x):
