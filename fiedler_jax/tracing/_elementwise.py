@@ -272,26 +272,33 @@ def fft(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 
 
 def windows(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Pooling: over positions a unit stays itself; windows of units that do not overlap become one unit each."""
+    """Pooling: over positions a unit stays itself; windows of units that do not overlap become one unit each.
+
+    Units of kernels in windows that overlap are pools of neighbours.
+    """
     ids = trace.units.simplest(identities(values[0]))
     params = equation.params
     sizes, strides = params["window_dimensions"], params["window_strides"]
     pooled = [axis for axis in varied(ids) if sizes[axis] > 1 or strides[axis] > 1]
-    plain = all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
     if not pooled:
         return [ids]
-    if not plain or any(strides[axis] < sizes[axis] for axis in pooled):
-        if trace.units.linked(ids):
-            return [no_units(ids.ndim)]
+    plain = all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
+    overlap = not plain or any(strides[axis] < sizes[axis] for axis in pooled)
+    if overlap and not trace.units.linked(ids):
         return [trace.units.united_over(ids, pooled)]
     for axis in pooled:
         low, _ = params["padding"][axis]
         count, size, stride = shape_of(equation.outvars[0])[axis], sizes[axis], strides[axis]
-        places = np.arange(count)[:, None] * stride + np.arange(size) - low
-        inside = (places >= 0) & (places < ids.shape[axis])
-        window = np.moveaxis(ids, axis, -1)[..., np.where(inside, places, 0)]
+        places = np.arange(count)[:, None] * stride + np.arange(size) * params["window_dilation"][axis] - low
+        dilation = params["base_dilation"][axis]
+        inside = (places >= 0) & (places % dilation == 0) & (places // dilation < ids.shape[axis])
+        window = np.moveaxis(ids, axis, -1)[..., np.where(inside, places // dilation, 0)]
         window = np.where(inside, window, NO_UNIT)
-        ids = np.moveaxis(trace.units.united_over(window, [window.ndim - 1])[..., 0], -1, axis)
+        if overlap:
+            ids = trace.units.in_pools(window.reshape(-1, size), neighbours=True).reshape(window.shape[:-1])
+        else:
+            ids = trace.units.united_over(window, [window.ndim - 1])[..., 0]
+        ids = np.moveaxis(ids, -1, axis)
     return [ids]
 
 

@@ -286,10 +286,13 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     read = [np.argwhere(one) for one in weights]
     channel_of = [i // (len(weights) // groups) * weights.shape[1] + places[:, 0] for i, places in enumerate(read)]
     if any(len(set(channels)) != 1 for channels in channel_of):
+        if 1 in varied(ids) and trace.units.linked(ids):
+            trace.not_understood("a convolution of units with a fixed kernel", values)
         return no_units(rank)
     single = all(len(places) == 1 for places in read) and all(d == 1 for d in params["lhs_dilation"])
     if not single and varied(ids) & set(range(2, rank)):
         if trace.units.linked(ids):
+            trace.not_understood("a convolution of units with a fixed kernel", values)
             return no_units(rank)
         ids = trace.units.united_over(ids, range(2, rank))
     outputs = []

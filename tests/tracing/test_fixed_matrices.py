@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from traced import cases, check, flat, linen, random_params, through
+from traced import cases, check, flat, linen, random_params, taps, through
 
 import fiedler_jax as fj
 
@@ -106,6 +106,19 @@ def positions_of_an_input_mixed_by_a_fixed_matrix():
     return model, random_params(a=(4, 3), b=(4, 3)), (jnp.ones((5, 4)),), reference
 
 
+@case
+def channels_normalized_by_their_neighbours():
+    def fun(x):
+        x = nn.relu(nn.Conv(8, (3, 3))(x))
+        energy = jax.lax.reduce_window(x**2, 0.0, jax.lax.add, (1, 1, 1, 5), (1, 1, 1, 1), "SAME")
+        return nn.Conv(4, (3, 3))(x / (2 + 1e-4 * energy) ** 0.75)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(3), taps(p["Conv_0"]["kernel"])), taps(p["Conv_1"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 6, 6, 3))), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())
@@ -131,3 +144,30 @@ def test_a_fourier_transform_of_units_is_named() -> None:
     model, variables, inputs = linen(fun, jnp.ones((2, 5)))
     with pytest.raises(fj.errors.NotUnderstoodError, match="a Fourier transform of units at units of Dense_0"):
         fj.graph_from_model(model, variables, *inputs, strict=True)
+
+
+@pytest.mark.parametrize("blur", [jnp.ones((3, 1, 1)), jnp.ones((3, 4, 4))], ids=["of one channel", "of several"])
+def test_a_fixed_kernel_that_mixes_units_is_named(blur: jax.Array) -> None:
+    def fun(x):
+        h = nn.Dense(20)(x).reshape(2, 5, 4)
+        layout = ("NWC", "WIO", "NWC")
+        groups = 4 if blur.shape[1] == 1 else 1
+        kernel = jnp.tile(blur, (1, 1, 4)) if groups > 1 else blur
+        blurred = jax.lax.conv_general_dilated(
+            h, kernel, (1,), "SAME", dimension_numbers=layout, feature_group_count=groups
+        )
+        return nn.Dense(3, name="out")(blurred.reshape(2, 20))
+
+    model, variables, inputs = linen(fun, jnp.ones((2, 5)))
+    with pytest.raises(fj.errors.NotUnderstoodError, match="units with a fixed kernel at units of Dense_0"):
+        fj.graph_from_model(model, variables, *inputs, strict=True)
+
+
+def test_overlapping_windows_of_units_are_named_where_a_kernel_reads_them() -> None:
+    def fun(x):
+        return nn.Dense(3, name="out")(nn.avg_pool(nn.Dense(8)(x)[..., None], (3,), padding="SAME")[..., 0])
+
+    model, variables, inputs = linen(fun, jnp.ones((2, 5)))
+    with pytest.raises(fj.errors.NotUnderstoodError, match="units combined with their neighbours on out/kernel"):
+        fj.graph_from_model(model, variables, *inputs, strict=True)
+    assert sorted(group.size for group in fj.graph_from_model(model, variables, *inputs).groups) == [3, 5, 8, 8]
