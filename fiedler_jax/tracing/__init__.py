@@ -122,7 +122,8 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
     for product in trace.products:
         if not product.kernel.known:
             trace.not_understood(
-                "a kernel made with an input, noise, or state that was given without values", [product.kernel]
+                "a kernel made with an input, noise, a step of a loop, or state that was given without values",
+                [product.kernel],
             )
     trace.products = [product for product in trace.products if product.kernel.known]
     if strict and trace.unknown:

@@ -12,13 +12,16 @@ from fiedler_jax.tracing._elementwise import combined
 from fiedler_jax.tracing._jaxpr import as_program
 from fiedler_jax.tracing._movement import stacked
 from fiedler_jax.tracing._trace import CARRY, Rule, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, no_units, varied
+from fiedler_jax.tracing._units import NO_UNIT, holds_any, no_units, varied
+
+_AXES_OF_VECTORS = 2
 
 
 def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """A loop over layers, whose parameters are stacked, is a step per layer; a loop over time is one step.
 
-    In the latter, a unit that is carried from step to step is one unit, and so is an input at every step.
+    In the latter, a unit that is carried from step to step is one unit, and so is an input at every step. Vectors of
+    parameters, such as those of positions, may go along with the inputs.
     """
     params = equation.params
     program = as_program(params["jaxpr"])
@@ -26,8 +29,12 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     num_consts, num_carry = params["num_consts"], params["num_carry"]
     consts, carry = list(values[:num_consts]), list(values[num_consts : num_consts + num_carry])
     sliced = [trace.units.simplest(v) if isinstance(v, np.ndarray) else v for v in values[num_consts + num_carry :]]
-    by_layer = bool(leaves_of(sliced)) or any(
-        isinstance(v, np.ndarray) and v.shape[0] > 1 and trace.units.linked(np.maximum(v, NO_UNIT)) for v in sliced
+    activations = [v for v in sliced if isinstance(v, np.ndarray) and v.shape[0] > 1 and holds_any(v)]
+    of_layers = any(trace.units.linked(np.maximum(v, NO_UNIT)) for v in activations)
+    by_layer = of_layers or any(
+        value.leaves and (not activations or len(value.shape) > _AXES_OF_VECTORS)
+        for value in sliced
+        if isinstance(value, Effective)
     )
     if by_layer:
         steps = range(params["length"])
@@ -132,7 +139,10 @@ def _at_step(value: Value, step: int) -> Value:
 
 
 def _at_any_step(trace: Trace, value: Value) -> Value:
-    """What a loop over time is given at a step; a constant that is another one at another step is not known."""
+    """What a loop over time is given at a step; what is another one at another step is not known."""
+    if isinstance(value, Effective) and value.leaves:
+        inputs = value, Effective((), jnp.dtype(jnp.int32))
+        return computed("a step", jax.lax.dynamic_index_in_dim, inputs, [(value.shape[1:], value.dtype)])[0]
     stack = trace.known(value)
     if stack is None or np.all(stack == stack[:1]):
         return _at_step(value, 0)

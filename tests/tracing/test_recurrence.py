@@ -10,6 +10,8 @@ import pytest
 from adjacency import Adjacency
 from traced import KEY, cases, check, filled, linen, random_params, through
 
+import fiedler_jax as fj
+
 CASES, case = cases()
 
 
@@ -194,6 +196,42 @@ def a_series_of_one_feature_on_a_residual():
     return model, random_params(z=(4, 1), out=(1, 3)), (jnp.ones((2, 7, 1)), jnp.ones((2, 7, 4))), reference
 
 
+@case
+def recurrence_with_learned_positions():
+    def model(params, x):
+        def step(h, now):
+            x, position = now
+            h = jnp.tanh((x @ params["i"]) + position + h @ params["h"])
+            return h, h * position
+
+        h, out = jax.lax.scan(step, jnp.zeros((2, 5)), (jnp.swapaxes(x, 0, 1), params["positions"]))
+        return (h + out.sum(axis=0)) @ params["out"]
+
+    def reference(p, a):
+        h = a.layer(a.units(4), p["i"])
+        a.join(h, h, p["h"])
+        a.layer(h, p["out"])
+
+    params = random_params(i=(4, 5), h=(5, 5), positions=(7, 5), out=(5, 2))
+    return model, params, (jnp.ones((2, 7, 4)),), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())
+
+
+def test_a_kernel_of_each_step_of_time_is_named() -> None:
+    def model(params, x):
+        def step(h, now):
+            x, readout = now
+            h = jnp.tanh(x @ params["i"] + h @ params["h"])
+            return h, h @ readout
+
+        _, out = jax.lax.scan(step, jnp.zeros((2, 5)), (jnp.swapaxes(x, 0, 1), params["readout"]))
+        return out
+
+    params, x = random_params(i=(4, 5), h=(5, 5), readout=(7, 5)), jnp.ones((2, 7, 4))
+    assert len(fj.graph_from_model(model, params, x).blocks) == 2
+    with pytest.raises(fj.errors.NotUnderstoodError, match="a step of a loop"):
+        fj.graph_from_model(model, params, x, strict=True)
