@@ -62,11 +62,12 @@ def leaves_by_path(params: Any) -> dict[Path, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_masked)
     found = {canonical_path(key_path): leaf for key_path, leaf in leaves}
     if len(found) < len(leaves):
-        raise AmbiguousLeafError(_two_of_one_path([key_path for key_path, _ in leaves]))
+        raise AmbiguousLeafError(two_of_one_path([key_path for key_path, _ in leaves]))
     return found
 
 
-def _two_of_one_path(key_paths: Iterable[Any]) -> str:
+def two_of_one_path(key_paths: Iterable[Any]) -> str:
+    """Which two leaves have one path, in words."""
     known: dict[Path, str] = {}
     for key_path in key_paths:
         path, written = canonical_path(key_path), jax.tree_util.keystr(key_path)

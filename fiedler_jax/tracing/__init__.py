@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fiedler_jax._effective import Effective
-from fiedler_jax._paths import Path, canonical_path, display, leaf_shape, natural_key
-from fiedler_jax.errors import NoKernelsError, NotUnderstoodError
+from fiedler_jax._paths import Path, canonical_path, display, leaf_shape, natural_key, two_of_one_path
+from fiedler_jax.errors import AmbiguousLeafError, NoKernelsError, NotUnderstoodError
 from fiedler_jax.graph import LeftOut, NetworkGraph, reason_by_name
 from fiedler_jax.tracing._assembly import assembled
 from fiedler_jax.tracing._interpreter import run
@@ -87,7 +87,9 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
             continue
         key_path, leaf = variables[i]
         trained = adapted.is_parameter(key_path) and jnp.issubdtype(leaf.dtype, jnp.inexact)
-        path = _path(key_path, isinstance(adapted.variables, tuple))
+        path = canonical_path(key_path[adapted.above :])
+        if trained and path in parameters:
+            raise AmbiguousLeafError(two_of_one_path([key_path for key_path, _ in variables]))
         if trained:
             parameters[path] = leaf
         if trained and jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -95,17 +97,14 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
         else:
             value = None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
             values.append(Effective(leaf_shape(leaf), leaf.dtype, value=value))
+    trace.units.mark_inputs()
     outputs = run(trace, program, values)
-    given_out = np.concatenate([identities(value).ravel() for value in outputs])
+    given_out = np.concatenate([no_units(1), *(identities(value).ravel() for value in outputs)])
     read = [product.source.ravel() for product in trace.products]
     used = np.concatenate([given_out, *read])
     trace.units.settle(used, np.unique(given_out))
     trace.without_summed(used)
     return _graph(trace, parameters, strict)
-
-
-def _path(key_path: tuple[Any, ...], in_tuple: bool) -> Path:
-    return canonical_path(key_path[1:] if in_tuple else key_path)
 
 
 def _input(trace: Trace, key_path: tuple[Any, ...], leaf: Any) -> Value:
@@ -132,9 +131,11 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
             "names this in its report and leaves those edges out; fj.graph_from_edges states edges by hand."
         )
     if not trace.products:
+        unknown = f" Not understood: {'; '.join(trace.unknown)}." if trace.unknown else ""
         raise NoKernelsError(
-            f"None of the {len(parameters)} parameters is multiplied with an activation, so no units are joined. Pass "
-            "a model that computes its outputs from its inputs, or state the edges by hand with fj.graph_from_edges."
+            f"None of the {len(parameters)} parameters is multiplied with an activation, so no units are joined."
+            f"{unknown} Pass a model that computes its outputs from its inputs, or state the edges by hand with "
+            "fj.graph_from_edges."
         )
     groups, blocks = assembled(trace)
     used = {path for block in blocks for path in block.leaves}

@@ -29,14 +29,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     num_consts, num_carry = params["num_consts"], params["num_carry"]
     consts, carry = list(values[:num_consts]), list(values[num_consts : num_consts + num_carry])
     sliced = [trace.units.simplest(v) if isinstance(v, np.ndarray) else v for v in values[num_consts + num_carry :]]
-    activations = [v for v in sliced if isinstance(v, np.ndarray) and v.shape[0] > 1 and holds_any(v)]
-    of_layers = any(trace.units.linked(np.maximum(v, NO_UNIT)) for v in activations)
-    by_layer = of_layers or any(
-        value.leaves and (not activations or len(value.shape) > _AXES_OF_VECTORS)
-        for value in sliced
-        if isinstance(value, Effective)
-    )
-    if by_layer:
+    if _is_over_layers(trace, sliced):
         steps = range(params["length"])
         slices: list[list[Value]] = []
         for step in reversed(steps) if params["reverse"] else steps:
@@ -54,6 +47,16 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     results = _one_step(trace, program, consts, carry, first)
     ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])
     return [*results[:num_carry], *ys]
+
+
+def _is_over_layers(trace: Trace, sliced: Sequence[Value]) -> bool:
+    """Whether a loop that is given these stacks goes over layers, and not over the positions of its inputs."""
+    activations = [ids for ids in sliced if isinstance(ids, np.ndarray) and ids.shape[0] > 1 and holds_any(ids)]
+    units = [np.maximum(ids, NO_UNIT) for ids in activations]
+    if any(trace.units.linked(ids) and not trace.units.are_inputs(ids) for ids in units):
+        return True
+    stacks = [value for value in sliced if isinstance(value, Effective) and value.leaves]
+    return any(not activations or len(value.shape) > _AXES_OF_VECTORS for value in stacks)
 
 
 def _at_all_steps(trace: Trace, ids: np.ndarray) -> np.ndarray:

@@ -68,8 +68,8 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
             if units.linked(a) and units.linked(b):
                 return outer(trace, a, b)
             return a if units.linked(a) else b if units.linked(b) else no_units(a.ndim)
-        # A scalar gate joins no features of an input.
-        gates = not varied(b) and a.ndim > 1 and a.ndim - 1 in varied(a)
+        # A gate of each position joins no features of an input.
+        gates = a.ndim > 1 and a.ndim - 1 in varied(a) - varied(b)
         if units.linked(a) or not units.linked(b) or gates:
             return a
     if units.linked(a) and units.linked(b):
@@ -229,9 +229,15 @@ def decision(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value
 
 
 def lost_where_varied(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Identities after an operation that mixes all elements along some axes: none, if they vary there."""
+    """Identities after an operation that mixes all elements along some axes: none, if they vary there.
+
+    Positions of an input, which are not along its last axis, are one as they would be for a kernel.
+    """
     found = trace.units.simplest(ids)
-    return no_units(found.ndim) if varied(found) & set(axes) else found
+    if not varied(found) & set(axes):
+        return found
+    positions = found.ndim - 1 not in axes and not trace.units.linked(found)
+    return trace.units.united_over(found, axes) if positions else no_units(found.ndim)
 
 
 def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

@@ -73,7 +73,10 @@ def _picked_exactly(ids: np.ndarray, indices: np.ndarray, equation: Any) -> np.n
 
 
 def _embedded(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarray:
-    """Rows of a table looked up by an input: edges between a vertex for each row and the features."""
+    """Rows of a table looked up by an input: edges between a vertex for each row and the features.
+
+    Single numbers, such as the bias of each item, are no features.
+    """
     kernel = values[0]
     assert isinstance(kernel, Effective)
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
@@ -81,6 +84,9 @@ def _embedded(trace: Trace, equation: Any, values: Sequence[Value]) -> np.ndarra
     rows, stack = list(numbers.collapsed_slice_dims), list(numbers.operand_batching_dims)
     columns = [axis for axis in range(len(kernel.shape)) if axis not in (*rows, *stack)]
     whole = all(sizes[axis] == kernel.shape[axis] for axis in columns)
+    if not columns and not stack and len(rows) == 1:
+        trace.used(values[:1], "is a number for each index")
+        return out
     if len(rows) != 1 or len(columns) != 1 or not whole:
         trace.not_understood("parameters picked by a computed index", values)
         return out

@@ -16,12 +16,14 @@ from fiedler_jax._paths import is_masked
 class Model(NamedTuple):
     """A function ``apply(variables, *inputs, **kwargs)`` with its variables.
 
-    `is_parameter` says of a leaf of the variables, by its key path, whether the optimizer sees it.
+    `is_parameter` says of a leaf of the variables, by its key path, whether the optimizer sees it, `above` how many of
+    that path's keys it does not see.
     """
 
     apply: Callable[..., Any]
     variables: Any
     is_parameter: Callable[[tuple[Any, ...]], bool]
+    above: int = 0
 
 
 def as_model(model: Any, params: Any) -> Model:
@@ -57,11 +59,13 @@ def _of_nnx(model: nnx.Module, params: Any) -> Model:
     elif not isinstance(params, nnx.State):
         nnx.replace_by_pure_dict(own, params)
         params = own
+    given = {path for path, _ in nnx.to_flat_state(params)}
+    held = nnx.from_flat_state([(path, leaf) for path, leaf in nnx.to_flat_state(own) if path not in given])
 
     def apply(variables: Any, *inputs: Any, **kwargs: Any) -> Any:
         return nnx.merge(graph, *variables)(*inputs, **kwargs)
 
-    return Model(apply, (params, rest), lambda key_path: key_path[0].idx == 0)
+    return Model(apply, (params, held, rest), lambda key_path: key_path[0].idx == 0, above=1)
 
 
 def _linen_apply(model: nn.Module) -> Callable[..., Any]:

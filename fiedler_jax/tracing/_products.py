@@ -37,7 +37,8 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     if not free_w and varied(ids) & set(contract[x]) and varied(ids) & set(free_x) and trace.units.linked(ids):
         trace.used([kernel], "weighs branches of units")
         return [contracted(trace.units.pooled(ids, contract[x]), contract[x], batch[x], 0, b + len(free_x))]
-    if mixes_positions(trace, ids, contract[x], free_x):
+    features = math.prod(kernel.shape[axis] for axis in contract[w])
+    if mixes_positions(trace, ids, contract[x], free_x, features):
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & set(contract[x]):
@@ -54,11 +55,16 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     return [result]
 
 
-def mixes_positions(trace: Trace, ids: np.ndarray, contracted: Sequence[int], free: Sequence[int]) -> bool:
+def mixes_positions(
+    trace: Trace, ids: np.ndarray, contracted: Sequence[int], free: Sequence[int], features: int
+) -> bool:
     """Whether a kernel joins positions of the same unit, and is shared by different units of earlier kernels.
 
-    Uniting what it is shared over would make one vertex of them all (the token mixing of an MLP-Mixer).
+    Uniting what it is shared over would make one vertex of them all (the token mixing of an MLP-Mixer). But where it
+    reads one feature of an input, it is shared by that one's positions, though others of them were read before.
     """
+    if features == 1 and trace.units.are_inputs(ids):
+        return False
     return not varied(ids) & set(contracted) and bool(varied(ids) & set(free)) and trace.units.linked(ids)
 
 
@@ -248,7 +254,7 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     assert isinstance(kernel, Effective)
     at = numbers.rhs_spec[:2]
     outputs, inputs = (kernel.shape[axis] for axis in at)
-    if groups == 1 and mixes_positions(trace, ids, [1], positions):
+    if groups == 1 and mixes_positions(trace, ids, [1], positions, inputs):
         say_mixed(trace, ids, kernel)
         shapes = (shape_of(equation.invars[0]), numbers.lhs_spec), (shape_of(equation.outvars[0]), numbers.out_spec)
         before, after = ([shape[axis] for axis in spec[2:]] for shape, spec in shapes)

@@ -15,7 +15,7 @@ from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
 from fiedler_jax.tracing._elementwise import combined, elementwise, made_without_units, reduction
 from fiedler_jax.tracing._movement import transpose
 from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
-from fiedler_jax.tracing._units import holds_any, no_units, varied
+from fiedler_jax.tracing._units import has_units, holds_any, no_units, varied
 
 
 class _Pairs(NamedTuple):
@@ -41,7 +41,8 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
         return elementwise(trace, equation, values)
     axes = tuple(range(ids.ndim))
     own = {axis for axis, size in enumerate(kernel.shape) if size > shape[axis]}
-    if not own or trace.units.linked(ids):
+    # A statistic that is still to be told from a sum is none; a single unit has as many edges as the vector entries.
+    if not own or not has_units(ids) or (trace.units.linked(ids) and not (ids.size == 1 and len(own) == 1)):
         (found,) = elementwise(trace, equation, values)
         trace.scale(ScaledKernel(identities(found), kernel, axes, ids))
         return [found]

@@ -45,6 +45,7 @@ class Units:
         self._unit_of = np.zeros(0, np.int32)
         self._factors = np.zeros((2, 0), np.int32)
         self._neighbours = np.zeros(0, bool)
+        self._num_inputs = 0
 
     def fresh(self, shape: Sequence[int], name: str, layers: Sequence[int] = ()) -> np.ndarray:
         """New units, under a name for the report: (*layers, *shape) of them, of so many layers."""
@@ -58,6 +59,16 @@ class Units:
         self._linked = np.concatenate([self._linked, np.zeros(count, bool)])
         self._names.append((first, name))
         return numbers.reshape(shape)
+
+    def mark_inputs(self) -> None:
+        """Note that all units made so far are elements of inputs."""
+        self._num_inputs = len(self._parent)
+
+    def are_inputs(self, ids: np.ndarray) -> bool:
+        """Whether all the units are elements of inputs, or have been united with some."""
+        # The least number stands for a unit.
+        found = self.find(ids)
+        return bool(np.all(found[found >= 0] < self._num_inputs))
 
     def name(self, unit: int) -> str:
         """The name under which a unit was made."""

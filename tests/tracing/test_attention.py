@@ -309,6 +309,20 @@ def attention_whose_weights_are_given_out():
     return model, random_params(q=(5, 8), k=(5, 8), v=(5, 8), o=(8, 3)), (jnp.ones((7, 5)),), reference
 
 
+@case
+def attention_of_normalized_queries_and_keys():
+    def fun(x):
+        return nn.MultiHeadDotProductAttention(num_heads=2, normalize_qk=True)(nn.Dense(8)(x))
+
+    def reference(p, a):
+        stream, p = a.layer(a.units(5), p["Dense_0"]["kernel"]), p["MultiHeadDotProductAttention_0"]
+        for name in ("query", "key"):
+            a.layer(stream, p[name]["kernel"].reshape(8, 8))
+        a.layer(a.layer(stream, p["value"]["kernel"].reshape(8, 8)), p["out"]["kernel"].reshape(8, 8))
+
+    return *linen(fun, jnp.ones((2, 4, 5))), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

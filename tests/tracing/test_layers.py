@@ -312,6 +312,60 @@ def token_and_position_embedding():
     return *linen(fun, jnp.zeros((2, 3), int)), reference
 
 
+@case
+def norms_of_an_input():
+    def fun(x):
+        return nn.Dense(3)(nn.LayerNorm()(x) + nn.RMSNorm()(x))
+
+    def reference(p, a):
+        a.layer(a.units(6), p["Dense_0"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 6))), reference
+
+
+@case
+def norms_of_networks_side_by_side():
+    class Critic(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return through(x, nn.Dense(4), nn.LayerNorm(), nn.Dense(1))
+
+    def fun(x):
+        return nn.vmap(Critic, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=2)()(x)
+
+    def reference(p, a):
+        p, x = p["VmapCritic_0"], a.units(3)
+        for i in range(2):
+            a.layer(a.layer(x, p["Dense_0"]["kernel"][i]), p["Dense_1"]["kernel"][i])
+
+    return *linen(fun, jnp.ones((2, 3))), reference
+
+
+@case
+def a_unit_times_a_vector():
+    def model(params, x):
+        h = [jnp.tanh(x @ params["a"][:, j]) for j in range(6)]
+        return sum(h[j][:, None] * params["b"][j] for j in range(6))
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["a"]), p["b"])
+
+    return model, random_params(a=(4, 6), b=(6, 2)), (jnp.ones((3, 4)),), reference
+
+
+@case
+def factors_with_a_bias_of_each_item():
+    def model(params, users, items):
+        scores = (params["users"][users] * params["items"][items]).sum(-1)
+        return scores + params["bias"][items]
+
+    def reference(p, a):
+        a.join(a.units(9), a.layer(a.units(7), p["users"]), p["items"])
+
+    params = random_params(users=(7, 4), items=(9, 4), bias=(9,))
+    return model, params, (jnp.zeros(3, int), jnp.zeros(3, int)), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

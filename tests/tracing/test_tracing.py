@@ -3,7 +3,7 @@
 import copy
 import functools
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -127,6 +127,33 @@ def test_a_callable_pytree_is_its_own_parameters() -> None:
     assert [leaf.path for leaf in graph.left_out] == ["0/bias", "1/bias"]
 
 
+class ActorCritic(NamedTuple):
+    actor: Any
+    critic: Any
+
+
+def test_parameters_in_a_tuple_have_paths_of_their_own() -> None:
+    net, x = Mlp((5, 3)), jnp.ones((2, 4))
+    params = ActorCritic(net.init(KEY, x), net.init(KEY, x))
+    graph = fj.graph_from_model(lambda p, x: (net.apply(p.actor, x), net.apply(p.critic, x)), params, x, strict=True)
+    paths = [f"{name}/params/Dense_{i}" for name in ("actor", "critic") for i in range(2)]
+    assert [block.kernel for block in graph.blocks] == [f"{path}/kernel" for path in paths]
+    assert [leaf.path for leaf in graph.left_out] == [f"{path}/bias" for path in paths]
+    assert fj.laplacian(graph, params).num_vertices == 4 + 2 * (5 + 3)
+
+
+def test_two_parameters_of_one_path_are_an_error() -> None:
+    params = {"a/kernel": jnp.ones((4, 3)), "a": {"kernel": jnp.ones((3, 2))}}
+    with pytest.raises(errors.AmbiguousLeafError, match="are both named a/kernel"):
+        fj.graph_from_model(lambda p, x: x @ p["a/kernel"] @ p["a"]["kernel"], params, jnp.ones((2, 4)))
+
+
+def test_nnx_parameters_that_are_not_given_are_held() -> None:
+    model = nnx.LoRALinear(4, 3, lora_rank=2, rngs=nnx.Rngs(0))
+    graph = fj.graph_from_model(model, nnx.state(model, nnx.LoRAParam), jnp.ones((2, 4)), strict=True)
+    assert sorted(block.kernel for block in graph.blocks) == ["lora/lora_a", "lora/lora_b"]
+
+
 def unknown_of(model: Any, params: Any, *inputs: Any) -> str:
     """What the report says was not understood; strict must say the same."""
     graph = fj.graph_from_model(model, params, *inputs)
@@ -238,6 +265,18 @@ def test_a_state_without_values_is_asked_for_only_where_a_kernel_needs_it() -> N
     abstract = jax.eval_shape(functools.partial(model.init, update_stats=True), KEY, x)
     with pytest.raises(errors.NotUnderstoodError, match="state that was given without values on layer_instance/kernel"):
         fj.graph_from_model(model, abstract, x, update_stats=True, strict=True)
+
+
+def test_a_model_that_gives_nothing_out_or_is_not_understood_at_all_is_an_error() -> None:
+    params, x = {"w": jnp.ones((4, 3))}, jnp.ones((2, 4))
+    with pytest.raises(errors.NoKernelsError, match="None of the 1 parameters"):
+        fj.graph_from_model(lambda p, x: None, params, x)
+
+    def unknown(p, x):
+        return jax.pure_callback(np.matmul, jax.ShapeDtypeStruct((2, 3), jnp.float32), x, p["w"])
+
+    with pytest.raises(errors.NoKernelsError, match="Not understood: operation 'pure_callback'"):
+        fj.graph_from_model(unknown, params, x)
 
 
 def test_a_model_without_products_is_an_error() -> None:
