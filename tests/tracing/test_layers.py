@@ -1,6 +1,5 @@
 """Single layers: dense, convolutions, norms, pooling, tables and low precision, against adjacencies by hand."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -334,8 +333,8 @@ def norms_of_networks_side_by_side():
             return through(x, nn.Dense(4), nn.LayerNorm(), nn.Dense(1))
 
     def fun(x):
-        many: Any = functools.partial(nn.vmap, in_axes=None)
-        return many(Critic, variable_axes={"params": 0}, split_rngs={"params": True}, axis_size=2)()(x)
+        axes: Any = {"in_axes": None, "axis_size": 2, "variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        return nn.vmap(Critic, **axes)()(x)
 
     def reference(p, a):
         p, x = p["VmapCritic_0"], a.units(3)
