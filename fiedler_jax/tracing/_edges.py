@@ -6,7 +6,7 @@ import numpy as np
 
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import display
-from fiedler_jax.tracing._trace import Product, Trace
+from fiedler_jax.tracing._trace import Product, Trace, Value
 from fiedler_jax.tracing._units import has_units
 
 # Axes of a batch and contracted ones.
@@ -40,6 +40,16 @@ def contracted(ids: np.ndarray, axes: Sequence[int], batch: Sequence[int], shift
     free = [axis for axis in left if axis not in batch]
     order = [*batch, *([None] * shift), *free]
     return placed(np.squeeze(ids, axis=tuple(axes)), [order.index(axis) for axis in left], rank)
+
+
+def rows_of(trace: Trace, value: Value, axes: Sequence[int], sizes: Sequence[int], kernel: Effective) -> np.ndarray:
+    """Identities for an array without any: a unit for each place along the axes that kernels read, the same for all."""
+    key = id(value), tuple(axes), tuple(sizes)
+    if key not in trace.rows:
+        # While the array is held here, no other has its address.
+        units = trace.units.fresh(sizes, f"{kernel_name(kernel)} rows")
+        trace.rows[key] = value, placed(units, axes, len(value.shape))
+    return trace.rows[key][1]
 
 
 def source_units(trace: Trace, ids: np.ndarray, shape: Sequence[int], kernel: Effective) -> np.ndarray:

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax._effective import Effective, constant_value
-from fiedler_jax.tracing._edges import contracted, joined, kernel_name, placed, source_units, with_units_for_pools
+from fiedler_jax.tracing._edges import (
+    contracted,
+    joined,
+    kernel_name,
+    placed,
+    rows_of,
+    source_units,
+    with_units_for_pools,
+)
 from fiedler_jax.tracing._elementwise import combined, outer
 from fiedler_jax.tracing._scaled import summed
 from fiedler_jax.tracing._trace import CARRY, Product, Rule, ScaledKernel, Trace, Value, identities, shape_of
@@ -43,6 +51,9 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & set(contract[x]):
         ids = with_units_for_pools(trace, ids, kernel)
+    if not holds_any(ids):
+        sizes = [kernel.shape[axis] for axis in (*batch[w], *contract[w])]
+        ids = rows_of(trace, values[x], (*batch[x], *contract[x]), sizes, kernel)
     columns = joined(trace, kernel, ids, (batch[w], contract[w]), (batch[x], contract[x]))
     at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
     result = placed(columns, at, b + len(free_w) + len(free_x))
@@ -261,6 +272,8 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         return [ids.transpose(np.argsort(numbers.out_spec)) if before == after else no_units(rank)]
     if 1 in varied(ids):
         ids = with_units_for_pools(trace, ids, kernel)
+    if not holds_any(ids):
+        ids = rows_of(trace, values[0], [numbers.lhs_spec[1]], [groups * inputs], kernel).transpose(numbers.lhs_spec)
     channels = trace.units.united_over(ids, positions).reshape(-1)
     channels = source_units(trace, np.broadcast_to(channels, groups * inputs), [groups * inputs], kernel)
     # Axes: output channels, input channels of the group.

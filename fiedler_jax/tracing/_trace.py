@@ -65,6 +65,7 @@ class Trace:
         scaled: kernels whose rows were multiplied by an activation, by the result's address.
         summed: products of such kernels that were summed later on, and do not count unless read by themselves too.
         changed: parameters that a loop starts from and changes, with the units of what it carries.
+        rows: the units that kernels read where an array has none, by its address and axes, with the array.
     """
 
     run: Callable[["Trace", Program, Sequence[Value]], list[Value]]
@@ -75,6 +76,7 @@ class Trace:
     scaled: dict[int, ScaledKernel] = dataclasses.field(default_factory=dict)
     summed: list[Product] = dataclasses.field(default_factory=list)
     changed: list[tuple[Effective, np.ndarray]] = dataclasses.field(default_factory=list)
+    rows: dict[Any, tuple[Value, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def multiply(self, product: Product) -> None:
         """Note a product; its units have edges from now on."""
