@@ -1,5 +1,6 @@
 """From a model of any architecture to its graph: the model is traced and interpreted on the identities of its units."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,12 +13,15 @@ from fiedler_jax.errors import AmbiguousLeafError, NoKernelsError, NotUnderstood
 from fiedler_jax.graph import LeftOut, NetworkGraph, reason_by_name
 from fiedler_jax.tracing._assembly import assembled
 from fiedler_jax.tracing._interpreter import run
-from fiedler_jax.tracing._jaxpr import program_of
+from fiedler_jax.tracing._jaxpr import Program, program_of
 from fiedler_jax.tracing._models import abstract, as_model, is_array
 from fiedler_jax.tracing._trace import Trace, Value, identities
-from fiedler_jax.tracing._units import no_units
+from fiedler_jax.tracing._units import Units, no_units
 
 __all__ = ["graph_from_model"]
+
+# Each unites more than the one before; most models need one.
+_MOST_INTERPRETATIONS = 4
 
 
 def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False, **kwargs: Any) -> NetworkGraph:
@@ -78,12 +82,11 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
         return adapted.apply(variable_tree.unflatten(filled[: len(variables)]), *args, **named)
 
     program = program_of(apply, [abstract(leaves[i]) for i in arrays])
-    trace = Trace(run)
-    values: list[Value] = []
     parameters: dict[Path, Any] = {}
+    values: list[Effective | None] = []
     for i in arrays:
         if i >= len(variables):
-            values.append(_input(trace, *given[i - len(variables)]))
+            values.append(None)
             continue
         key_path, leaf = variables[i]
         trained = adapted.is_parameter(key_path) and jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -97,14 +100,30 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
         else:
             value = None if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
             values.append(Effective(leaf_shape(leaf), leaf.dtype, value=value))
-    trace.units.mark_inputs()
-    outputs = run(trace, program, values)
+    given_arrays = [given[i - len(variables)] for i in arrays if i >= len(variables)]
+    trace, outputs = _interpreted(program, values, given_arrays)
     given_out = np.concatenate([no_units(1), *(identities(value).ravel() for value in outputs)])
     read = [product.source.ravel() for product in trace.products]
     used = np.concatenate([given_out, *read])
     trace.units.settle(used, np.unique(given_out))
     trace.without_summed(used)
     return _graph(trace, parameters, strict)
+
+
+def _interpreted(
+    program: Program, variables: Sequence[Effective | None], inputs: Sequence[tuple[tuple[Any, ...], Any]]
+) -> tuple[Trace, list[Value]]:
+    """The notes of an interpretation, and the outputs: of another one, where units were united too late to be seen."""
+    trace, outputs = None, []
+    for _ in range(_MOST_INTERPRETATIONS):
+        trace = Trace(run, Units(None if trace is None else trace.units))
+        ids = iter([_input(trace, *given) for given in inputs])
+        trace.units.mark_inputs()
+        outputs = run(trace, program, [next(ids) if value is None else value for value in variables])
+        if trace.saw_all():
+            break
+    assert trace is not None
+    return trace, outputs
 
 
 def _input(trace: Trace, key_path: tuple[Any, ...], leaf: Any) -> Value:

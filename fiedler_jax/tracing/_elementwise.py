@@ -62,6 +62,8 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
     if scaled and (found := _scaled_by_repeated(trace, a, b)) is not None:
         return found
     if varied(a) != varied(b):
+        trace.see(a)
+        trace.see(b)
         if varied(a) < varied(b):
             a, b = b, a
         if not varied(b) < varied(a):

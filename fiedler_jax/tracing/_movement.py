@@ -109,6 +109,8 @@ def concatenate(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         return [filler]
     shape = np.broadcast_shapes(*((*ids.shape[:axis], *ids.shape[axis + 1 :]) for ids in parts))
     full = [np.broadcast_to(ids, (*shape[:axis], size, *shape[axis:])) for ids, size in zip(parts, sizes, strict=True)]
+    if len(beside) < len(parts):
+        trace.see(np.concatenate([one for ids, one in zip(parts, full, strict=True) if holds_any(ids)], axis=axis))
     return [np.concatenate(full, axis=axis)]
 
 

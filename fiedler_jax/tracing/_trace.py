@@ -9,7 +9,7 @@ import numpy as np
 from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import Path, display
 from fiedler_jax.tracing._jaxpr import Program
-from fiedler_jax.tracing._units import Units, no_units
+from fiedler_jax.tracing._units import Units, no_units, varied
 
 # What an array is made of: parameters and constants alone, or (also) the model's inputs. The latter by the unit
 # identities of its elements.
@@ -65,6 +65,7 @@ class Trace:
         scaled: kernels whose rows were multiplied by an activation, by the result's address.
         summed: products of such kernels that were summed later on, and do not count unless read by themselves too.
         changed: parameters that a loop starts from and changes, with the units of what it carries.
+        seen: arrays of identities on whose variation something depended, with the axes along which they varied.
         rows: the units that kernels read where an array has none, by its address and axes, with the array.
     """
 
@@ -76,6 +77,7 @@ class Trace:
     scaled: dict[int, ScaledKernel] = dataclasses.field(default_factory=dict)
     summed: list[Product] = dataclasses.field(default_factory=list)
     changed: list[tuple[Effective, np.ndarray]] = dataclasses.field(default_factory=list)
+    seen: list[tuple[np.ndarray, frozenset[int]]] = dataclasses.field(default_factory=list)
     rows: dict[Any, tuple[Value, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     def multiply(self, product: Product) -> None:
@@ -83,6 +85,14 @@ class Trace:
         self.units.link(product.source)
         self.units.link(product.target)
         self.products.append(product)
+
+    def see(self, ids: np.ndarray) -> None:
+        """Note that something depends on the axes along which identities vary."""
+        self.seen.append((ids, varied(self.units.simplest(ids))))
+
+    def saw_all(self) -> bool:
+        """Whether everything would be as it was if what has been united later had been one from the start."""
+        return all(varied(self.units.simplest(ids)) == axes for ids, axes in self.seen)
 
     def scale(self, scaled: ScaledKernel) -> None:
         """Note a kernel whose rows were multiplied by an activation."""

@@ -31,7 +31,12 @@ MOST_OUTER = 2**24
 class Units:
     """Numbers for units, and which of them are one and the same (a union-find)."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: "Units | None" = None) -> None:
+        """With those of an earlier interpretation of the same program, what were one there are so from the start."""
+        self._earlier = earlier
+        # The unit here that stands for each one there, and the first of the units made under a name and shape.
+        self._now = np.full(len(earlier._parent) if earlier else 0, NO_UNIT, np.int32)
+        self._made: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         self._parent = np.zeros(0, np.int32)
         self._linked = np.zeros(0, bool)
         self._names: list[tuple[int, str]] = []
@@ -58,7 +63,17 @@ class Units:
         self._parent = np.concatenate([self._parent, numbers])
         self._linked = np.concatenate([self._linked, np.zeros(count, bool)])
         self._names.append((first, name))
+        again = self._made.setdefault((name, shape), [])
+        again.append(first)
+        if self._earlier is not None and len(known := self._earlier._made.get((name, shape), [])) >= len(again):
+            self._unite_as_before(numbers, self._earlier.find(numbers - first + known[len(again) - 1]))
         return numbers.reshape(shape)
+
+    def _unite_as_before(self, numbers: np.ndarray, before: np.ndarray) -> None:
+        found, first = np.unique(before, return_index=True)
+        new = self._now[found] == NO_UNIT
+        self._now[found[new]] = numbers[first[new]]
+        self.unite(numbers, self._now[before])
 
     def mark_inputs(self) -> None:
         """Note that all units made so far are elements of inputs."""
