@@ -122,6 +122,9 @@ def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     found = units.standing_for(after, CARRY)
     if np.all(found < 0):
         return units.simplest(before) if units.linked(before) else no_units(before.ndim)
+    further = sorted(varied(before) - varied(found))
+    if further and np.all(found >= 0):
+        before = units.united_over(before, further)
     # Elements of the carry that were united with no kernel's units have only to follow.
     return combined(trace, before, found)
 
