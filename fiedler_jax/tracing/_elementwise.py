@@ -257,16 +257,32 @@ def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Val
     return [lost_where_varied(trace, ids, [axis])]
 
 
+def _ordered(trace: Trace, ids: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """Identities of so many order statistics along an axis; those of units of kernels are pools of neighbours."""
+    found = trace.units.simplest(ids)
+    if axis not in varied(found) or not trace.units.linked(found):
+        return lost_where_varied(trace, found, [axis])
+    members = np.moveaxis(found, axis, -1)
+    if members.size * count > MOST_OUTER:
+        trace.not_understood(f"an order of {members.shape[-1]} units", [found])
+        return no_units(found.ndim)
+    kept = *members.shape[:-1], count
+    every = np.broadcast_to(members[..., None, :], (*kept, members.shape[-1]))
+    pools = trace.units.in_pools(every.reshape(-1, members.shape[-1]), neighbours=True)
+    return np.moveaxis(pools.reshape(kept), -1, axis)
+
+
 def sort(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Sorting positions leaves a unit what it is; sorting units makes them order statistics."""
-    return [lost_where_varied(trace, identities(value), [equation.params["dimension"]]) for value in values]
+    axis = equation.params["dimension"]
+    return [_ordered(trace, identities(value), axis, shape_of(equation.outvars[0])[axis]) for value in values]
 
 
 def top_k(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """As sorting; the indices are no units."""
-    rank = len(shape_of(equation.outvars[0]))
-    axis = equation.params.get("reduction_dimension", equation.params.get("axis", -1)) % rank
-    return [lost_where_varied(trace, identities(values[0]), [axis]), no_units(rank)]
+    shape = shape_of(equation.outvars[0])
+    axis = equation.params.get("reduction_dimension", equation.params.get("axis", -1)) % len(shape)
+    return [_ordered(trace, identities(values[0]), axis, shape[axis]), no_units(len(shape))]
 
 
 def fft(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

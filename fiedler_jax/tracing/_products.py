@@ -47,6 +47,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         return [contracted(trace.units.pooled(ids, contract[x]), contract[x], batch[x], 0, b + len(free_x))]
     features = math.prod(kernel.shape[axis] for axis in contract[w])
     if mixes_positions(trace, ids, contract[x], free_x, features):
+        trace.see(ids)
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & set(contract[x]):

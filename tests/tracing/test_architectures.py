@@ -252,6 +252,23 @@ def a_scalar_gate_on_an_input():
     return *linen(fun, jnp.ones((2, 4)), jnp.ones((2, 5))), reference
 
 
+@case
+def positions_of_a_layer_that_meet_a_condition_before_a_convolution():
+    def fun(z):
+        scale, shift = nn.Dense(6)(z)[:, None, None], nn.Dense(6)(z)[:, None, None]
+        x = nn.Dense(4 * 4 * 6)(z).reshape(2, 4, 4, 6)
+        return nn.Conv(3, (3, 3))(nn.relu(x * (1 + scale) + shift))
+
+    def reference(p, a):
+        z = a.units(4)
+        channels = a.layer(z, np.abs(p["Dense_2"]["kernel"]).reshape(4, 16, 6).sum(axis=1))
+        for name in ("Dense_0", "Dense_1"):
+            a.join(z, channels, p[name]["kernel"])
+        a.layer(channels, taps(p["Conv_0"]["kernel"]))
+
+    return *linen(fun, jnp.ones((2, 4))), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

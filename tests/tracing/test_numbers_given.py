@@ -188,6 +188,26 @@ def test_noise_that_is_drawn_for_features_is_no_kernel() -> None:
     assert [(group.name, group.size) for group in graph.groups] == [("input", 4), ("w", 3), ("o", 2)]
 
 
+def test_the_largest_units_are_named_where_they_are_used_and_not_as_a_threshold() -> None:
+    params = random_params(e=(4, 8), d=(8, 4))
+
+    def written_back(p, x):
+        values, places = lax.top_k(h := x @ p["e"], 2)
+        return jnp.zeros_like(h).at[jnp.arange(3)[:, None], places].set(values) @ p["d"]
+
+    def in_order(p, x):
+        return jnp.sort(x @ p["e"], axis=-1) @ p["d"]
+
+    def above_a_threshold(p, x):
+        h = x @ p["e"]
+        return jnp.where(h >= lax.top_k(h, 2)[0][..., -1:], h, 0) @ p["d"]
+
+    for model, words in ((written_back, "scatter of units by a computed"), (in_order, "units combined with their")):
+        with pytest.raises(errors.NotUnderstoodError, match=words):
+            fj.graph_from_model(model, params, jnp.ones((3, 4)), strict=True)
+    assert fj.graph_from_model(above_a_threshold, params, jnp.ones((3, 4)), strict=True).num_vertices == 4 + 8 + 4
+
+
 def test_a_running_sum_of_units_is_named_and_one_of_positions_is_none() -> None:
     params = random_params(a=(4, 6), o=(6, 2))
 

@@ -216,6 +216,19 @@ def recurrence_with_learned_positions():
     return model, params, (jnp.ones((2, 7, 4)),), reference
 
 
+@case
+def a_recurrence_over_symbols():
+    def fun(symbols):
+        return nn.RNN(nn.GRUCell(4))(jax.nn.one_hot(symbols, 5))
+
+    def reference(p, a):
+        symbols, hidden = a.units(5), a.units(4)
+        a.join(symbols, hidden, gates(p["GRUCell_0"], "rzn", "i"))
+        a.join(hidden, hidden, gates(p["GRUCell_0"], "rzn", "h"))
+
+    return *linen(fun, jnp.zeros((2, 6), int)), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

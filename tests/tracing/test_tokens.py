@@ -157,6 +157,52 @@ def tokens_of_an_input_weighted_by_a_layer():
     return model, random_params(w=(5, 3), out=(6, 2)), (jnp.ones((2, 3, 6)), jnp.ones((2, 5))), reference
 
 
+def read_beside_a_class_token(params: Any, tokens: jax.Array) -> jax.Array:
+    first = jnp.broadcast_to(params["cls"], (len(tokens), 1, 8))
+    h = jnp.concatenate([first, tokens], axis=1)
+    weights = jax.nn.softmax((h @ params["q"]) @ (h @ params["k"]).mT)
+    return (h + weights @ (h @ params["v"]) @ params["o"])[:, 0] @ params["head"]
+
+
+def read_by_attention(p: Any, a: Any, stream: Any) -> None:
+    for name in "qk":
+        a.layer(stream, p[name])
+    a.join(a.layer(stream, p["v"]), stream, p["o"])
+    a.layer(stream, p["head"])
+
+
+ATTENTION = {"cls": (8,), "q": (8, 6), "k": (8, 6), "v": (8, 6), "o": (6, 8), "head": (8, 2)}
+
+
+@case
+def a_class_token_beside_patches_and_words():
+    def model(params, patches, words):
+        tokens = jnp.concatenate([patches @ params["patch"], params["table"][words]], axis=1)
+        return read_beside_a_class_token(params, tokens)
+
+    def reference(p, a):
+        stream = a.layer(a.units(5), p["patch"])
+        a.join(a.units(9), stream, p["table"])
+        read_by_attention(p, a, stream)
+
+    params = random_params(**ATTENTION, patch=(5, 8), table=(9, 8))
+    return model, params, (jnp.ones((3, 4, 5)), jnp.zeros((3, 6), int)), reference
+
+
+@case
+def a_class_token_beside_a_token_of_each_feature():
+    def model(params, x):
+        return read_beside_a_class_token(params, x[..., None] * params["w"] + params["b"])
+
+    def reference(p, a):
+        x, stream = a.units(5), a.units(8)
+        a.join(x, stream, p["w"])
+        read_by_attention(p, a, stream)
+
+    params = random_params(**ATTENTION, w=(5, 8), b=(5, 8))
+    return model, params, (jnp.ones((3, 5)),), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

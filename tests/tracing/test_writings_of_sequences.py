@@ -213,6 +213,47 @@ def features_that_become_tokens():
     ]
 
 
+@written_as(q=(4, 8), k=(4, 8), v=(4, 8), o=(8, 3))
+def attention_block_by_block():
+    def at_once(p, x):
+        q, k, v = (x @ p[name] for name in "qkv")
+        return (jax.nn.softmax(q @ k.mT) @ v) @ p["o"]
+
+    def by_blocks(p, x):
+        q, k, v = (x @ p[name] for name in "qkv")
+
+        def step(carry, block):
+            most, total, out = carry
+            scores = q @ block[0].mT
+            now = jnp.maximum(most, scores.max(-1, keepdims=True))
+            faded, weights = jnp.exp(most - now), jnp.exp(scores - now)
+            total = total * faded + weights.sum(-1, keepdims=True)
+            return (now, total, out * faded + weights @ block[1]), None
+
+        blocks = [one.reshape(2, 5, 1, 8).swapaxes(0, 1) for one in (k, v)]
+        start = jnp.full((2, 5, 1), -1e30), jnp.zeros((2, 5, 1)), jnp.zeros((2, 5, 8))
+        (_, total, out), _ = lax.scan(step, start, tuple(blocks))
+        return (out / total) @ p["o"]
+
+    return [at_once, by_blocks]
+
+
+@written_as(e=(4, 3), k=(3, 3, 5), o=(5, 2))
+def a_causal_convolution():
+    def at_once(p, x):
+        layout = ("NWC", "WIO", "NWC")
+        return lax.conv_general_dilated(x @ p["e"], p["k"], (1,), [(2, 0)], dimension_numbers=layout) @ p["o"]
+
+    def from_a_buffer(p, x):
+        def step(buffer, x):
+            buffer = jnp.concatenate([buffer[:, 1:], x[:, None]], axis=1)
+            return buffer, jnp.einsum("bkc,kco->bo", buffer, p["k"])
+
+        return over_time(step, jnp.zeros((2, 3, 3)), x @ p["e"]) @ p["o"]
+
+    return [at_once, from_a_buffer]
+
+
 @written_as(queries=(3, 6), k=(4, 6), v=(4, 6), o=(6, 2))
 def queries_repeated_over_a_batch():
     def model(repeated):
