@@ -238,8 +238,12 @@ def lost_where_varied(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> np.
     found = trace.units.simplest(ids)
     if not varied(found) & set(axes):
         return found
-    positions = found.ndim - 1 not in axes and not trace.units.linked(found)
-    return trace.units.united_over(found, axes) if positions else no_units(found.ndim)
+    return trace.units.united_over(found, axes) if _of_input(trace, found, axes) else no_units(found.ndim)
+
+
+def _of_input(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> bool:
+    """Whether positions of an input, and no features, which are along the last axis, lie along these."""
+    return ids.ndim - 1 not in axes and has_units(ids) and trace.units.are_inputs(ids)
 
 
 def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -252,7 +256,7 @@ def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Valu
 def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """As a reduction, but the axis stays; so units of kernels are mixed with their neighbours, as by a fixed matrix."""
     ids, axis = trace.units.simplest(identities(values[0])), equation.params["axis"]
-    if axis in varied(ids) and trace.units.linked(ids):
+    if axis in varied(ids) and trace.units.linked(ids) and not _of_input(trace, ids, [axis]):
         trace.not_understood(f"{equation.primitive.name} over units", values)
     return [lost_where_varied(trace, ids, [axis])]
 
@@ -260,7 +264,7 @@ def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Val
 def _ordered(trace: Trace, ids: np.ndarray, axis: int, count: int) -> np.ndarray:
     """Identities of so many order statistics along an axis; those of units of kernels are pools of neighbours."""
     found = trace.units.simplest(ids)
-    if axis not in varied(found) or not trace.units.linked(found):
+    if axis not in varied(found) or not trace.units.linked(found) or _of_input(trace, found, [axis]):
         return lost_where_varied(trace, found, [axis])
     members = np.moveaxis(found, axis, -1)
     if members.size * count > MOST_OUTER:

@@ -166,7 +166,7 @@ def _summed(
         if is_score and varied(others) & set(contract[1 - i]) and units.linked(others):
             return None
     # A query at one position looks the same, but its scores are of several.
-    in_pools = units.linked(ids) and any(n > 1 for n in shared)
+    in_pools = units.linked(ids) and not units.are_inputs(ids) and any(n > 1 for n in shared)
     return (units.pooled if in_pools else units.united_over)(ids, contract[i])
 
 

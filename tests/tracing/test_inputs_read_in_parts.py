@@ -59,6 +59,28 @@ def a_running_sum_of_an_input():
     return [lambda p, x: jnp.cumsum(x @ p["w"], axis=1), lambda p, x: jnp.cumsum(x, axis=1) @ p["w"]]
 
 
+@written_as(s=(3, 2), w=(3, 2))
+def a_skip_beside_a_running_sum():
+    def skip(p, x):
+        return x[:, -1] @ p["s"]
+
+    def running(p, x):
+        return (jnp.cumsum(x, axis=1) @ p["w"]).mean(1)
+
+    return [lambda p, x: skip(p, x) + running(p, x), lambda p, x: running(p, x) + skip(p, x)]
+
+
+@written_as(s=(3, 2), w=(3, 2))
+def a_skip_beside_attention_without_parameters():
+    def skip(p, x):
+        return x[:, 0] @ p["s"]
+
+    def attention(p, x):
+        return (jax.nn.softmax(x @ x.mT) @ x @ p["w"]).mean(1)
+
+    return [lambda p, x: skip(p, x) + attention(p, x), lambda p, x: attention(p, x) + skip(p, x)]
+
+
 @pytest.mark.parametrize("name", WRITINGS)
 def test_one_function_has_one_graph(name: str) -> None:
     assert_one_graph(*WRITINGS[name]())
