@@ -79,14 +79,20 @@ def _repeats(name: str, values: list[Effective], shape: tuple[int, ...]) -> bool
         return bool(np.prod(shape) > np.prod(values[0].shape))
     if name in ("concatenate", "stack"):
         return len(kernels) == len(values) > 1 and len(set(kernels)) == 1
+    if name == "gather":
+        places = constant_value(values[1])
+        return places is not None and any(_is_repeated(places, axis) for axis in range(places.ndim - 1))
     if name not in ("add", "sub", "mul") or not kernels:
         return False
     own = np.max([kernel.shape or (1,) * len(shape) for kernel in kernels], axis=0)
     grown = np.flatnonzero(own < shape)
     # Zeros for each example, say; but a basis has other numbers at each position.
     numbers = [constant_value(value) for value in values if not value.leaves and value.shape]
-    alike = [number is None or not np.any(number != number.take([0], axis)) for number in numbers for axis in grown]
-    return len(grown) > 0 and all(alike)
+    return len(grown) > 0 and all(n is None or _is_repeated(n, axis) for n in numbers for axis in grown)
+
+
+def _is_repeated(number: np.ndarray, axis: int) -> bool:
+    return number.shape[axis] > 1 and bool(np.all(number == number.take([0], axis)))
 
 
 def _constant(value: Any) -> Effective:

@@ -50,7 +50,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         trace.see(ids)
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
-    if varied(ids) & set(contract[x]):
+    if varied(ids) & {*contract[x], *batch[x]}:
         ids = with_units_for_pools(trace, ids, kernel)
     if not holds_any(ids):
         sizes = [kernel.shape[axis] for axis in (*batch[w], *contract[w])]

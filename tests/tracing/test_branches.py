@@ -284,6 +284,20 @@ def experts_behind_a_gate_that_end_in_an_energy():
     return model, params, (jnp.ones((2, 7, 4)),), reference
 
 
+@case
+def pieces_of_a_maxout_that_have_a_kernel_each():
+    def model(params, x):
+        h = jnp.einsum("bi,itd->btd", x, params["pieces"]).max(axis=-1)
+        return jnp.einsum("bt,tu->btu", h, params["out"])
+
+    def reference(p, a):
+        h = a.layer(a.units(5), np.abs(p["pieces"]).sum(axis=-1))
+        for unit, row in zip(h, p["out"], strict=True):
+            a.layer(np.array([unit]), row[None])
+
+    return model, random_params(pieces=(5, 4, 3), out=(4, 2)), (jnp.ones((3, 5)),), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

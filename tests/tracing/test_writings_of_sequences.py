@@ -271,6 +271,7 @@ def queries_repeated_over_a_batch():
         model(lambda queries: queries - jnp.zeros((2, 1, 1))),
         model(lambda queries: jnp.stack([queries] * 2)),
         model(lambda queries: jnp.concatenate([queries[None]] * 2)),
+        model(lambda queries: queries[jnp.broadcast_to(jnp.arange(3), (2, 3))]),
     ]
 
 
