@@ -100,7 +100,8 @@ def fiedler_pair(
     Args:
         lap: from `laplacian` or `laplacian_from_adjacency`.
         init: a vector (n,) or rows (b, n) to start from, such as the Fiedler vector some steps ago. Entries that are
-            not finite count as zero. `PowerIteration` and `Dense` leave it aside.
+            not finite count as zero; nothing has a derivative with respect to it. `PowerIteration` and `Dense` leave it
+            aside.
         solver: `Davidson`, `Lanczos`, `PowerIteration` or `Dense`.
         ignore_isolated: leave out the vertices without edges. Otherwise one isolated vertex makes λ2 = 0.
 
@@ -182,7 +183,7 @@ def laplacian_eigenpairs(
     if init is not None:
         _check_vectors(init, lap.num_vertices)
     solve = functools.partial(_solve, solver=solver, ignore_isolated=ignore_isolated, num=num)
-    result = on_automatic_axes(solve, jax.lax.stop_gradient(lap), init)
+    result = on_automatic_axes(solve, *jax.lax.stop_gradient((lap, init)))
     return result._replace(values=lap.quadratic_form(result.vectors))
 
 

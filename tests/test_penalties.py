@@ -140,3 +140,15 @@ def test_several_eigenvalues_keep_pulling_after_a_disconnection(x64: None) -> No
         return jnp.sum(fj.laplacian_eigenpairs(fj.laplacian_from_adjacency(joined), 2).values)
 
     assert jax.grad(total)(0.1) > 0.1
+
+
+def test_a_start_that_depends_on_the_weights_has_no_part_in_the_derivative(x64: None) -> None:
+    path = np.eye(6, k=1) + np.eye(6, k=-1)
+
+    def value(scale: jax.Array) -> jax.Array:
+        start = scale * jnp.arange(6.0)
+        return fj.fiedler_pair(fj.laplacian_from_adjacency(scale * path), start).value
+
+    expected = 2 - 2 * np.cos(np.pi / 6)
+    np.testing.assert_allclose(jax.jvp(value, (1.0,), (1.0,)), [expected] * 2, rtol=1e-8)
+    np.testing.assert_allclose(jax.grad(value)(1.0), expected, rtol=1e-8)
