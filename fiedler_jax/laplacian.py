@@ -214,7 +214,7 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
 
     Args:
         adjacency: symmetric, nonnegative array (n, n). The diagonal (self-loops) drops out. NaN and infinite entries
-            are let through, to be reported by the solver's status.
+            are let through, to be reported by the solver's status; so are negative ones under jit, which become NaN.
         normalized: as in `laplacian`; combinatorial by default, as in SciPy and NetworkX.
 
     Raises:
@@ -239,6 +239,9 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
         _check_adjacency(np.asarray(adjacency))
     weights = jnp.asarray(adjacency)
     weights = without_diagonal(weights.astype(compute_dtype([weights])), True)
+    if isinstance(adjacency, Tracer):
+        # What nobody could look at shall not pass for a graph.
+        weights = jnp.where(weights < 0, jnp.nan, weights)
     whole = (0, len(weights))
     return _from_blocks((weights,), (Placement(whole, whole, symmetric=True),), (whole,), normalized)
 

@@ -1,5 +1,6 @@
 """Certificates, against exact arithmetic and the dense oracle."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -269,6 +270,15 @@ def test_weights_that_are_not_finite_are_errors(bad: float, normalized: bool) ->
     lap = chain_laplacian(kernels, normalized, "float32")
     with pytest.raises(errors.NoFiedlerValueError, match="not finite"):
         fj.certify(lap, 0.5)
+
+
+@BOTH
+def test_negative_weights_are_errors(normalized: bool) -> None:
+    lap = fj.laplacian_from_adjacency(1 - np.eye(5), normalized=normalized)
+    turned = dataclasses.replace(lap, blocks=tuple(block.at[0, 1].set(-3).at[1, 0].set(-3) for block in lap.blocks))
+    for call in (lambda: fj.certify(turned, -3.0), lambda: fj.bounds(turned, fj.fiedler_pair(lap, solver=fj.Dense()))):
+        with pytest.raises(errors.AdjacencyError, match="negative"):
+            call()
 
 
 @BOTH

@@ -221,6 +221,16 @@ def test_weights_that_are_not_finite_are_reported(bad: float, normalized: bool) 
     assert int(pair.iterations) <= 1
 
 
+@BOTH
+def test_negative_weights_that_no_one_could_look_at_are_reported(normalized: bool) -> None:
+    adjacency = 1 - np.eye(5)
+    adjacency[0, 1] = adjacency[1, 0] = -3
+    pair = fiedler(adjacency, normalized, "float32", solver=fj.Dense())
+    assert Status(int(pair.status)) is Status.NOT_FINITE
+    with pytest.raises(errors.SolveFailedError, match="negative entry"):
+        pair.raise_if_failed()
+
+
 @NORMALIZED
 def test_a_network_computes_in_bfloat16_parameters(normalized: bool) -> None:
     kernels = reference.random_kernels((60, 30, 20, 5))

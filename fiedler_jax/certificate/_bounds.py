@@ -61,6 +61,7 @@ def bounds(lap: Laplacian, pair: FiedlerPair, *, ignore_isolated: bool = False) 
     Raises:
         VectorError: the pair's vector does not have one entry per vertex.
         NoFiedlerValueError: fewer than two vertices, or weights that are not finite.
+        AdjacencyError: a weight is negative.
 
     Source: M. Fiedler, Czech. Math. J. 23 (1973); G. Temple, Proc. R. Soc. A 119 (1928); F. Chung, "Spectral Graph
     Theory" (1997), chapters 1 and 2; B. Mohar, "Isoperimetric numbers of graphs", J. Combin. Theory B 47 (1989).

@@ -101,6 +101,7 @@ def certify(lap: Laplacian, value: float, *, tol: float = 1e-6, ignore_isolated:
     Raises:
         CertificateSizeError: S has more than 6000 rows.
         NoFiedlerValueError: fewer than two vertices, or weights that are not finite.
+        AdjacencyError: a weight is negative.
         HyperparameterError: `tol` out of range.
 
     Source: Sylvester's law of inertia; E. V. Haynsworth, "Determination of the inertia of a partitioned Hermitian

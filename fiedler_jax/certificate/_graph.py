@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fiedler_jax.errors import NoFiedlerValueError
+from fiedler_jax.errors import AdjacencyError, NoFiedlerValueError
 from fiedler_jax.laplacian import Laplacian, check_laplacian
 
 # Twice the unit roundoff: the slack pays for rounding while a bound on rounding is itself computed.
@@ -108,6 +108,9 @@ def graph_of(lap: Laplacian, ignore_isolated: bool) -> Graph:
         edges += map(Edges, rows, columns, parts)
     vertices = np.arange(lap.num_vertices)
     degrees = _degrees(edges, len(vertices))
+    # What is counted holds for these alone, wherever the Laplacian comes from.
+    if any(np.any(weights < 0) for _, _, weights in edges):
+        raise AdjacencyError("An edge weight of the Laplacian is negative. Take absolute values first.")
     if not np.all(np.isfinite(degrees)):
         raise NoFiedlerValueError("An edge weight, or a sum of them, is not finite, so there is no Fiedler value.")
     if lap.normalized or ignore_isolated:

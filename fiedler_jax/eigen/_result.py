@@ -101,7 +101,7 @@ _REMEDIES = {
     Status.ITERATION_LIMIT: "the allowed iterations did not reach the accuracy asked for, and the value is only an "
     "upper bound. Allow more (max_iterations), ask for less (tol), or use float64",
     Status.NOT_FINITE: "a weight, or a vertex's sum of weights, is NaN or infinite. Look for the training step that "
-    "made it so",
+    "made it so; or for a negative entry of an adjacency, which becomes NaN under jit",
     Status.TOO_FEW_VERTICES: "there is no eigenvalue to be had. The graph has too few vertices (with ignore_isolated, "
     "too few that have an edge), or every other of its layers has, for as many eigenvalues",
 }
