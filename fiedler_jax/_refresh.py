@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+from fiedler_jax._checks import flag
 from fiedler_jax._paths import Path, canonical_path, is_masked, named
 from fiedler_jax._report import listed
 from fiedler_jax._sharding import on_automatic_axes, placed_like
@@ -167,12 +168,12 @@ class Penalty:
         return _Program(
             name=self.name,
             graph=self.graph,
-            normalized=bool(self.normalized),
+            normalized=flag("normalized", self.normalized),
             num_eigenvalues=1 if self.num_eigenvalues is None else int(self.num_eigenvalues),
             refresh="auto" if isinstance(every, str) else "always" if isinstance(every, int) and every == 1 else "due",
             solver=self.solver,
             scale=self.scale,
-            ignore_isolated=bool(self.ignore_isolated),
+            ignore_isolated=flag("ignore_isolated", self.ignore_isolated),
         )
 
     def _now(self, state: FiedlerPenaltyState) -> _Now:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from fiedler_jax._checks import flag, rows_of_vertices
 from fiedler_jax._folding import fold
 from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax._sharding import on_automatic_axes, replicated
@@ -15,7 +16,7 @@ from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.eigen._operator import power_of_two
 from fiedler_jax.eigen._result import in_units, is_whole
-from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, NoFiedlerValueError, VectorError
+from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, NoFiedlerValueError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, check_laplacian, laplacian
 
@@ -75,7 +76,7 @@ class FiedlerPair(NamedTuple):
         raise_if_failed(self.status)
 
     def __str__(self) -> str:
-        if isinstance(self.status, Tracer) or self.status.ndim:
+        if isinstance(self.status, Tracer | jax.ShapeDtypeStruct) or jnp.ndim(self.status):
             return repr(self)
         status, n = Status(int(self.status)), len(self.vector)
         rows = [
@@ -111,7 +112,8 @@ def fiedler_pair(
         have none. Only the first: a second one would need that of the vector.
 
     Raises:
-        ArgumentTypeError: the Laplacian or the solver is none.
+        ArgumentTypeError: the Laplacian is none, holds several, or is in a precision that is switched off; or the
+            solver is none.
         NoFiedlerValueError: the graph has no vertices.
         VectorError: `init` does not have one entry per vertex.
 
@@ -164,10 +166,11 @@ def laplacian_eigenpairs(
         coincide, as long as λ(k+2) does not. One status stands for all pairs.
 
     Raises:
-        ArgumentTypeError: the Laplacian or the solver is none.
+        ArgumentTypeError: the Laplacian is none, holds several, or is in a precision that is switched off; or the
+            solver is none.
         NoFiedlerValueError: the graph has no vertices.
         VectorError: `init` does not have one entry per vertex.
-        HyperparameterError: `num_eigenvalues` is not a positive integer.
+        HyperparameterError: `num_eigenvalues` is not a positive integer, `ignore_isolated` not True or False.
 
     Example:
         >>> import jax.numpy as jnp, fiedler_jax as fj
@@ -180,8 +183,13 @@ def laplacian_eigenpairs(
     check_solver(solver)
     if not lap.num_vertices:
         raise NoFiedlerValueError("The graph has no vertices, so there is no Fiedler value. See its summary().")
-    if init is not None:
-        _check_vectors(init, lap.num_vertices)
+    if jax.dtypes.canonicalize_dtype(lap.dtype) != lap.dtype:
+        raise ArgumentTypeError(
+            f"The Laplacian is of {lap.dtype}, which is switched off here. Solve it where it was made: set "
+            "jax_enable_x64, or stay inside jax.enable_x64; or make it of float32."
+        )
+    init = None if init is None else rows_of_vertices(init, lap.num_vertices)
+    ignore_isolated = flag("ignore_isolated", ignore_isolated)
     solve = functools.partial(_solve, solver=solver, ignore_isolated=ignore_isolated, num=num)
     result = on_automatic_axes(solve, *jax.lax.stop_gradient((lap, init)))
     return result._replace(values=lap.quadratic_form(result.vectors))
@@ -267,7 +275,7 @@ def variational_penalty(graph: NetworkGraph, params: Any, vectors: jax.Array, *,
         >>> print(fj.variational_penalty(graph, params, jnp.array([0.0, 1.0, 0.0]), normalized=False))
         1.0
     """
-    _check_vectors(vectors, graph.num_vertices)
+    vectors = rows_of_vertices(vectors, graph.num_vertices)
     return jnp.sum(laplacian(graph, params, normalized=normalized).quadratic_form(jax.lax.stop_gradient(vectors)))
 
 
@@ -307,7 +315,7 @@ def l1_coefficients(
         >>> print(f"{sum(jax.tree.leaves(penalty)):.4f} {pair.value:.4f}")
         1.2679 1.2679
     """
-    _check_vectors(vectors, graph.num_vertices)
+    vectors = rows_of_vertices(vectors, graph.num_vertices)
     lap, rows = laplacian(graph, params, normalized=normalized), jnp.atleast_2d(vectors)
 
     def at_kernels(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:
@@ -375,14 +383,6 @@ def block_coefficients(graph: NetworkGraph, rows: jax.Array, values: jax.Array) 
         )
         for block in graph.blocks
     )
-
-
-def _check_vectors(vectors: jax.Array, num_vertices: int) -> None:
-    shape = jnp.shape(vectors)
-    if len(shape) not in (1, 2) or shape[-1] != num_vertices:
-        raise VectorError(
-            f"Expected one vector ({num_vertices},) or rows (b, {num_vertices}), one entry a vertex, not shape {shape}."
-        )
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "ignore_isolated", "num"))

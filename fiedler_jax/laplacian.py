@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from fiedler_jax._checks import flag, rows_of_vertices
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax.errors import AdjacencyError, ArgumentTypeError
 from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, without_diagonal
@@ -108,6 +109,9 @@ class Laplacian:
     def matvec(self, x: jax.Array) -> jax.Array:
         """``L x`` for a vector (n,) or for each row of (b, n), with two products per edge block.
 
+        Raises:
+            VectorError: there is not one real entry for each vertex.
+
         Example:
             >>> import jax.numpy as jnp, fiedler_jax as fj
             >>> edge = fj.laplacian_from_adjacency(jnp.array([[0.0, 4.0], [4.0, 0.0]]), normalized=True)
@@ -115,15 +119,18 @@ class Laplacian:
             [[ 1. -1.]
              [-1.  1.]]
         """
-        return on_automatic_axes(Laplacian._product, self, x)
+        return on_automatic_axes(Laplacian._product, self, self._checked(x))
 
     def quadratic_form(self, x: jax.Array) -> jax.Array:
         """``xᵀ L x`` in the edge form: a scalar for (n,), shape (b,) for (b, n).
 
         The sum over edges of ``a_ij (y_i - y_j)²``, with ``y = x`` or ``y = D^-1/2 x`` if normalized. Each term is
         nonnegative, so nothing cancels: small values come out with full relative accuracy, unlike ``x · (L x)``.
+
+        Raises:
+            VectorError: there is not one real entry for each vertex.
         """
-        return on_automatic_axes(Laplacian._edge_form, self, x)
+        return on_automatic_axes(Laplacian._edge_form, self, self._checked(x))
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.
@@ -136,6 +143,10 @@ class Laplacian:
              [-1. -1.  2.]]
         """
         return self.matvec(jnp.eye(self.num_vertices, dtype=self.dtype))
+
+    def _checked(self, x: jax.Array) -> jax.Array:
+        check_laplacian(self)
+        return rows_of_vertices(x, self.num_vertices)
 
     def _product(self, x: jax.Array) -> jax.Array:
         if not self.normalized:
@@ -186,6 +197,7 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
 
     Raises:
         ArgumentTypeError: the graph is none.
+        HyperparameterError: `normalized` is not True or False.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.
 
@@ -199,6 +211,7 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
         [3. 1. 2.]
     """
     check_graph(graph)
+    normalized = flag("normalized", normalized)
     ranges = graph.ranges
     # Kernels that join the same units, such as the gates of a cell, are one block from here on.
     sums: dict[tuple[Placement, tuple[int, ...]], jax.Array] = {}
@@ -213,12 +226,14 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
     """The Laplacian of any weighted graph, from its adjacency matrix.
 
     Args:
-        adjacency: symmetric, nonnegative array (n, n). The diagonal (self-loops) drops out. NaN and infinite entries
-            are let through, to be reported by the solver's status; so are negative ones under jit, which become NaN.
+        adjacency: symmetric, nonnegative array (n, n), of which the mean with its transpose is taken: they may differ
+            by rounding. The diagonal (self-loops) drops out. NaN and infinite entries are let through, to be reported
+            by the solver's status; so are negative ones under jit, which become NaN.
         normalized: as in `laplacian`; combinatorial by default, as in SciPy and NetworkX.
 
     Raises:
         AdjacencyError: not a dense real square matrix, and (outside jit) not symmetric or with a negative entry.
+        HyperparameterError: `normalized` is not True or False.
 
     Example:
         >>> import jax.numpy as jnp, fiedler_jax as fj
@@ -231,14 +246,16 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
             f"An adjacency is a dense array (n, n), not {type(adjacency).__name__}. Make one of a sparse matrix "
             "with its toarray() or todense()."
         )
-    if np.iscomplexobj(adjacency):
-        raise AdjacencyError("An adjacency holds real weights, not complex ones. Take absolute values first.")
-    if np.ndim(adjacency) != 2 or np.shape(adjacency)[0] != np.shape(adjacency)[1]:
-        raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {np.shape(adjacency)}.")
+    normalized = flag("normalized", normalized)
+    adjacency = _real_square(adjacency)
     if not isinstance(adjacency, Tracer):
         _check_adjacency(np.asarray(adjacency))
     weights = jnp.asarray(adjacency)
-    weights = without_diagonal(weights.astype(compute_dtype([weights])), True)
+    weights = weights.astype(compute_dtype([weights]))
+    if isinstance(adjacency, Tracer) or not np.array_equal(adjacency, np.asarray(adjacency).T):
+        # Halves first, whose sum is no more than the larger one.
+        weights = weights / 2 + weights.T / 2
+    weights = without_diagonal(weights, True)
     if isinstance(adjacency, Tracer):
         # What nobody could look at shall not pass for a graph.
         weights = jnp.where(weights < 0, jnp.nan, weights)
@@ -246,12 +263,38 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
     return _from_blocks((weights,), (Placement(whole, whole, symmetric=True),), (whole,), normalized)
 
 
+def _real_square(adjacency: Any) -> Any:
+    """The adjacency as an array; AdjacencyError unless it is a square one of real numbers."""
+    try:
+        if isinstance(adjacency, np.ma.MaskedArray):
+            raise TypeError
+        array = adjacency if isinstance(adjacency, jax.Array) else np.asarray(adjacency)
+        jnp.result_type(array)
+    except (TypeError, ValueError):
+        raise AdjacencyError(
+            "An adjacency is an array (n, n) of numbers, without gaps: rows of one length, no masked entries, no "
+            "objects or words."
+        ) from None
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise AdjacencyError("An adjacency holds real weights, not complex ones. Take absolute values first.")
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+        raise AdjacencyError(f"An adjacency holds real weights, not {array.dtype}.")
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {array.shape}.")
+    return array
+
+
 def check_laplacian(lap: Any) -> None:
-    """Raise ArgumentTypeError unless it is a `Laplacian`."""
+    """Raise ArgumentTypeError unless it is one `Laplacian`."""
     if not isinstance(lap, Laplacian):
         raise ArgumentTypeError(
             f"The Laplacian must be a fj.Laplacian, not {type(lap).__name__}. Make one of a network with fj.laplacian, "
             "of an adjacency with fj.laplacian_from_adjacency."
+        )
+    if jnp.ndim(lap.degrees) != 1:
+        raise ArgumentTypeError(
+            f"The Laplacian holds several, with degrees of shape {jnp.shape(lap.degrees)}, as one made under jax.vmap "
+            "does. What is done with each belongs under jax.vmap too."
         )
 
 

@@ -13,6 +13,7 @@ PACKAGE = Path(fiedler_jax.__file__).parent
 # Each room with the floor it stands on; rooms of one floor do not know one another.
 FLOORS = {
     "errors": 0,
+    "_checks": 1,
     "_paths": 1,
     "_sharding": 1,
     "_components": 1,

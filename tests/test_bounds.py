@@ -116,6 +116,19 @@ def test_bounds_without_a_usable_vector_say_nothing(x64: None) -> None:
         fj.bounds(lap, pair._replace(vector=jnp.ones(3)))
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_temples_bound_holds_where_squares_under_or_overflow(scale: float, x64: None) -> None:
+    upper = np.triu(np.random.default_rng(0).random((14, 14)), 1)
+    adjacency = scale * (upper + upper.T)
+    lap = fj.laplacian_from_adjacency(adjacency)
+    vector = np.asarray(dense_pair(adjacency / scale, False).vector)
+    vector += 1e-2 * np.random.default_rng(5).normal(size=14)
+    pair = fj.fiedler_pair(lap)._replace(vector=jnp.asarray(vector / np.linalg.norm(vector)))
+    value = scale * reference.spectrum(adjacency / scale, False)[1]
+    rows = {bound.name: bound for bound in fj.bounds(lap, pair).rows}
+    assert 0.98 * value < rows["Temple"].lower <= value <= rows["Rayleigh"].upper
+
+
 def test_bounds_print_as_a_table(x64: None) -> None:
     path = nx.to_numpy_array(nx.path_graph(4))
     table = str(fj.bounds(fj.laplacian_from_adjacency(path), dense_pair(path, False))).splitlines()

@@ -225,6 +225,7 @@ def test_converged_is_never_said_of_a_wrong_value(low: list[float], seed: int, w
         {"tol": "1e-3"},
         {"max_iterations": 1.5},
         {"max_iterations": True},
+        {"max_iterations": 2**31},
     ],
 )
 def test_settings_out_of_range_are_errors(kind: type, settings_: dict) -> None:

@@ -16,6 +16,7 @@ from spectra import BOTH, EACH, assert_never_wrong_in_silence, communities, eige
 import fiedler_jax as fj
 from benchmarks.misleading import cliques, islands
 from fiedler_jax import Status, eigen
+from fiedler_jax.eigen._basis import scattered_rows
 
 pytestmark = pytest.mark.crossed
 
@@ -421,3 +422,33 @@ def assert_never_misled(pairs: fj.FiedlerPair, spectra: Sequence[np.ndarray], dt
     assert np.mean(pairs.usable) > 0.9
     for at, values in enumerate(spectra):
         assert_never_wrong_in_silence(jax.tree.map(operator.itemgetter(at), pairs), values, dtype)
+
+
+@pytest.mark.parametrize("tol", [0.3, 0.1])
+def test_power_iteration_is_not_done_with_what_start_rows_happen_to_show(tol: float) -> None:
+    n = 300
+    adjacency = np.ones((n, n))
+    adjacency[:2] = adjacency[:, :2] = 0.1
+    adjacency[0, 1] = adjacency[1, 0] = 0.9 * n
+    np.fill_diagonal(adjacency, 0)
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency(adjacency), solver=fj.PowerIteration(tol=tol))
+    assert pair.converged
+    np.testing.assert_allclose(pair.value, reference.spectrum(adjacency, False)[1], rtol=tol)
+
+
+def test_of_a_graph_made_against_the_start_rows_nothing_false_is_proved(x64: None) -> None:
+    n = 300
+    hidden = np.sign(np.random.default_rng(3).normal(size=n))
+    scattered = np.asarray(scattered_rows(eigen.operator_from_matrix(jnp.eye(n)), 30))
+    seen, _ = np.linalg.qr(np.concatenate([np.ones((1, n)), scattered, np.eye(n)[:2]]).T)
+    for _ in range(2):
+        hidden -= seen @ (seen.T @ hidden)
+    product = np.outer(hidden, hidden) * (1 - np.eye(n))
+    adjacency = 1 + 0.9 / np.abs(product).max() * product
+    adjacency[:2] = adjacency[:, :2] = 0.9
+    np.fill_diagonal(adjacency, 0)
+    lap = fj.laplacian_from_adjacency(adjacency)
+    pair = fj.fiedler_pair(lap)
+    # What the solver starts from holds nothing of the Fiedler vector, but for rounding. A proof starts from nothing.
+    right = np.isclose(pair.value, reference.spectrum(adjacency, False)[1], rtol=1e-8)
+    assert fj.certify(lap, pair.value).verdict == (fj.Verdict.PROVED if right else fj.Verdict.REFUTED)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fiedler_jax._checks import on_the_host
 from fiedler_jax.certificate._graph import Graph, graph_of
-from fiedler_jax.errors import VectorError
+from fiedler_jax.errors import ArgumentTypeError, VectorError
 from fiedler_jax.fiedler import FiedlerPair
 from fiedler_jax.laplacian import Laplacian
 
@@ -59,6 +60,7 @@ def bounds(lap: Laplacian, pair: FiedlerPair, *, ignore_isolated: bool = False) 
             vertex is a component of its own, and λ2 and h are 0.
 
     Raises:
+        ArgumentTypeError: no Laplacian, no pair, or one of several or under jit.
         VectorError: the pair's vector does not have one entry per vertex.
         NoFiedlerValueError: fewer than two vertices, or weights that are not finite.
         AdjacencyError: a weight is negative.
@@ -77,6 +79,9 @@ def bounds(lap: Laplacian, pair: FiedlerPair, *, ignore_isolated: bool = False) 
         Cheeger       conductance  0.146447  1         below as Temple, above nothing
         sweep cut     conductance  0         0.333333  nothing
     """
+    if not isinstance(pair, FiedlerPair):
+        raise ArgumentTypeError(f"bounds takes the FiedlerPair that fj.fiedler_pair gives, not {type(pair).__name__}.")
+    on_the_host("bounds", lap, pair)
     graph = graph_of(lap, ignore_isolated)
     if np.shape(pair.vector) != (lap.num_vertices,):
         raise VectorError(f"Expected a vector ({lap.num_vertices},), one entry a vertex, not {np.shape(pair.vector)}.")
@@ -118,7 +123,8 @@ def _without_null(graph: Graph, vector: np.ndarray) -> np.ndarray:
 
 def _temple(rayleigh: float, residual: float, next_value: float, next_residual: float) -> float:
     beyond = next_value - next_residual if next_value < math.inf else math.inf
-    return max(0.0, rayleigh - residual**2 / (beyond - rayleigh)) if beyond > rayleigh else 0.0
+    # Not the square over the gap: where weights are tiny that is zero, and zero looks exact.
+    return max(0.0, rayleigh - residual * (residual / (beyond - rayleigh))) if beyond > rayleigh else 0.0
 
 
 def _sweep_cut(graph: Graph, y: np.ndarray) -> float:

@@ -3,13 +3,16 @@
 import dataclasses
 import enum
 import math
-from typing import NamedTuple
+import numbers
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from fiedler_jax._checks import on_the_host
 from fiedler_jax.certificate._elimination import Parts, count_beside, partition
 from fiedler_jax.certificate._graph import Graph, graph_of, search
-from fiedler_jax.errors import HyperparameterError
+from fiedler_jax.errors import ArgumentTypeError, HyperparameterError
 from fiedler_jax.laplacian import Laplacian
 
 
@@ -72,7 +75,9 @@ class Certificate:
         )
 
 
-def certify(lap: Laplacian, value: float, *, tol: float = 1e-6, ignore_isolated: bool = False) -> Certificate:
+def certify(
+    lap: Laplacian, value: float | jax.Array, *, tol: float = 1e-6, ignore_isolated: bool = False
+) -> Certificate:
     """Prove or refute that a value is the Fiedler value λ2, by counting the eigenvalues on either side.
 
     λ2 lies in ``[value (1 - tol), value (1 + tol))`` exactly when one eigenvalue, the null one, lies below the lower
@@ -102,7 +107,8 @@ def certify(lap: Laplacian, value: float, *, tol: float = 1e-6, ignore_isolated:
         CertificateSizeError: S has more than 6000 rows.
         NoFiedlerValueError: fewer than two vertices, or weights that are not finite.
         AdjacencyError: a weight is negative.
-        HyperparameterError: `tol` out of range.
+        ArgumentTypeError: no Laplacian, no number, or one of several or under jit.
+        HyperparameterError: `tol` out of range, or `ignore_isolated` not True or False.
 
     Source: Sylvester's law of inertia; E. V. Haynsworth, "Determination of the inertia of a partitioned Hermitian
     matrix", Linear Algebra Appl. 1 (1968); J. R. Bunch & L. Kaufman, Math. Comp. 31 (1977).
@@ -118,9 +124,10 @@ def certify(lap: Laplacian, value: float, *, tol: float = 1e-6, ignore_isolated:
           eigenvalues below 3.000003: 3
           margin 2.7e-14, components 1, bipartite elimination, order 1
     """
-    if not 0 < tol < 1:
-        raise HyperparameterError(f"tol is a relative accuracy between 0 and 1, not {tol}.")
-    value = float(value)
+    on_the_host("certify", lap, value)
+    if not (isinstance(tol, numbers.Real) and 0 < tol < 1):
+        raise HyperparameterError(f"tol is a relative accuracy between 0 and 1, not {tol!r}.")
+    value = _number(value)
     graph = graph_of(lap, ignore_isolated)
     n, margin = len(graph.degrees), graph.entry_error
     components, colours = search(graph)
@@ -137,6 +144,16 @@ def certify(lap: Laplacian, value: float, *, tol: float = 1e-6, ignore_isolated:
         verdict, below_lower, below_upper, margin = _verdict(parts, lower, upper)
         order = len(parts.diagonal)
     return Certificate(verdict, value, tol, lower, upper, below_lower, below_upper, margin, components, method, order)
+
+
+def _number(value: Any) -> float:
+    array = isinstance(value, jax.Array | np.ndarray) and np.shape(value) == () and value.dtype.kind != "c"
+    if not (array or isinstance(value, numbers.Real)):
+        raise ArgumentTypeError(
+            f"certify takes one real number, not {type(value).__name__}. Of a FiedlerPair pass the value, of several "
+            "values one after the other."
+        )
+    return float(value)
 
 
 def _count_of_components(shift: float, components: int, n: int) -> Count:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fiedler_jax._checks import flag
 from fiedler_jax.errors import AdjacencyError, NoFiedlerValueError
 from fiedler_jax.laplacian import Laplacian, check_laplacian
 
@@ -92,12 +93,16 @@ class Graph:
         product, y = np.zeros_like(x), self.scale * x
         for rows, columns, weights in self.each_way():
             product[rows] += weights @ y[columns]
-        return float(np.linalg.norm((self.diagonal - value) * x - self.scale * product))
+        rest = (self.diagonal - value) * x - self.scale * product
+        # Squares of tiny weights underflow.
+        unit = float(np.max(np.abs(rest), initial=0)) or 1.0
+        return unit * float(np.linalg.norm(rest / unit))
 
 
 def graph_of(lap: Laplacian, ignore_isolated: bool) -> Graph:
     """The graph of a Laplacian, its edge blocks taken as exact, its degrees summed anew."""
     check_laplacian(lap)
+    ignore_isolated = flag("ignore_isolated", ignore_isolated)
     edges = []
     for block, (source, target, symmetric) in zip(lap.blocks, lap.placements, strict=True):
         weights = np.asarray(block, np.float64)

@@ -132,6 +132,8 @@ def raise_if_failed(status: jax.Array | int) -> None:
             "raise_if_failed looks at the status of one solve, outside jit and vmap. Inside look at is_usable(status); "
             "take several solves one after the other."
         )
+    if isinstance(status, jax.ShapeDtypeStruct) or not any(status == known for known in Status):
+        raise ArgumentTypeError(f"A status is one of {', '.join(known.name for known in Status)}, not {status!r}.")
     remedy = _REMEDIES.get(Status(int(status)))
     if remedy is not None:
         raise SolveFailedError(f"{Status(int(status)).name}: {remedy}.")
@@ -187,8 +189,9 @@ def check_settings(tol: float | None, max_iterations: int, basis_size: int | Non
     """Raise HyperparameterError for settings of a solver that lie outside their range."""
     if tol is not None and not (isinstance(tol, numbers.Real) and 0 < tol < 1):
         raise HyperparameterError(f"tol must be a number between 0 and 1, not {tol!r}.")
-    if not (is_whole(max_iterations) and max_iterations >= 1):
-        raise HyperparameterError(f"max_iterations must be an integer of at least 1, not {max_iterations!r}.")
+    most = np.iinfo(np.int32).max
+    if not (is_whole(max_iterations) and 1 <= max_iterations < most):
+        raise HyperparameterError(f"max_iterations must be an integer from 1 to {most - 1}, not {max_iterations!r}.")
     if basis_size is not None and not (is_whole(basis_size) and basis_size >= _SMALLEST_BASIS):
         raise HyperparameterError(f"basis_size must be an integer of at least {_SMALLEST_BASIS}, not {basis_size!r}.")
 

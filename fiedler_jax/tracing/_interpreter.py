@@ -85,7 +85,7 @@ def _repeats(name: str, values: list[Effective], shape: tuple[int, ...]) -> bool
     if name not in ("add", "sub", "mul") or not kernels:
         return False
     own = np.max([kernel.shape or (1,) * len(shape) for kernel in kernels], axis=0)
-    grown = np.flatnonzero(own < shape)
+    grown = np.flatnonzero(own < shape).tolist()
     # Zeros for each example, say; but a basis has other numbers at each position.
     numbers = [constant_value(value) for value in values if not value.leaves and value.shape]
     return len(grown) > 0 and all(n is None or _is_repeated(n, axis) for n in numbers for axis in grown)
