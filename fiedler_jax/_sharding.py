@@ -26,7 +26,8 @@ def on_automatic_axes(compute: Callable[..., Any], *args: Any, placed_like: Any 
     out: Any = whole
     if placed_like is not None:
         out = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, placed_like), whole
-    return jax.sharding.auto_axes(compute, out_sharding=out)(*args)
+    # Axes that `jax.shard_map` has made manual stay so.
+    return jax.sharding.auto_axes(compute, axes=mesh.explicit_axes, out_sharding=out)(*args)
 
 
 def replicated(x: jax.Array) -> jax.Array:
@@ -48,5 +49,5 @@ def placed_like(x: jax.Array, edges: jax.Array) -> jax.Array:
 
 
 def _has_mesh() -> bool:
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and set(mesh.axis_types) == {AxisType.Auto}
+    kinds = jax.sharding.get_abstract_mesh().axis_types
+    return AxisType.Auto in kinds and AxisType.Explicit not in kinds
