@@ -18,6 +18,7 @@ from fiedler_jax._report import listed
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
 from fiedler_jax.eigen._result import is_whole
+from fiedler_jax.eigen._varying import varying_alike
 from fiedler_jax.errors import (
     ArgumentTypeError,
     DisconnectedGraphError,
@@ -204,8 +205,8 @@ class _Program:
             return _initial_state(num_vertices, self.num_eigenvalues, jnp.dtype(jnp.float32))
         net = self._network(params)
         _check_eigenvalues(net, self.num_eigenvalues)
-        dtype = compute_dtype(kernel_leaves(net, params).values())
-        return _initial_state(net.num_vertices, self.num_eigenvalues, dtype)
+        leaves = kernel_leaves(net, params).values()
+        return varying_alike(_initial_state(net.num_vertices, self.num_eigenvalues, compute_dtype(leaves)), *leaves)
 
     def check_state(self, state: Any) -> None:
         """Raise ArgumentTypeError unless it is a state of a transformation like this one."""
@@ -220,6 +221,7 @@ class _Program:
         net = self._network(params)
         leaves = kernel_leaves(net, params)
         self._check_fits(state, net, compute_dtype(leaves.values()))
+        state = varying_alike(state, *leaves.values())
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
         fixed = jax.lax.stop_gradient(params)
         if self.refresh == "always":
@@ -236,7 +238,7 @@ class _Program:
             last_strength=strength,
             skipped=state.skipped + jnp.where(usable, 0, 1).astype(jnp.int32),
         )
-        return Frozen(net, leaves, [weight * block for block in blocks]), after
+        return Frozen(net, leaves, [weight * block for block in blocks]), varying_alike(after)
 
     def _check_fits(self, state: FiedlerPenaltyState, net: NetworkGraph, dtype: jnp.dtype) -> None:
         if state.vectors.shape != (self.num_eigenvalues, net.num_vertices) or state.vectors.dtype != dtype:

@@ -118,6 +118,13 @@ class SolveFailedError(FiedlerError):
     """
 
 
+class ShardingError(FiedlerError):
+    """Each part of a mesh has a network of its own, under `jax.shard_map`, but not all axes of the mesh are manual.
+
+    Make all of them manual, so that each network is whole on its devices, or solve the networks under `jax.vmap`.
+    """
+
+
 class MissingParamsError(FiedlerError):
     """An update was called without the parameters, which the penalty needs.
 

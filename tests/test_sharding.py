@@ -86,3 +86,45 @@ def test_vectors_are_not_cut_into_parts(layout: str, program: str) -> None:
     # Cut at the ends of the groups, the parts of one vector are exchanged one by one: some two hundred in a solve.
     kinds = [kind for kind, _ in found_for(layout, program)["collectives"]]
     assert kinds.count("collective-permute") < 40
+
+
+@functools.cache
+def under_shard_map(programs: str = "penalty", kinds: str = "Explicit") -> dict[str, Any]:
+    """What `manual.py` finds, in a process with eight devices."""
+    found = launching.run_with_devices(8, "tests/manual.py", programs, kinds)
+    assert found["devices"] == 8
+    return found
+
+
+def all_under_shard_map() -> dict[str, Any]:
+    return under_shard_map("shrinkage;Lanczos;PowerIteration", "Auto")
+
+
+def test_under_shard_map_each_device_may_have_a_network_of_its_own() -> None:
+    assert under_shard_map()["penalty"] < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["shrinkage", "Lanczos", "PowerIteration"])
+def test_under_shard_map_all_programs_give_the_numbers_of_one_device(program: str) -> None:
+    assert all_under_shard_map()[program] < 1e-4
+
+
+def test_under_shard_map_over_some_axes_a_network_may_be_spread_over_the_others() -> None:
+    check_spread(under_shard_map()["Explicit"])
+
+
+@pytest.mark.slow
+def test_under_shard_map_over_some_axes_the_others_may_be_automatic() -> None:
+    check_spread(all_under_shard_map()["Auto"])
+
+
+def check_spread(found: dict[str, Any]) -> None:
+    assert found["distance"] < 1e-4
+    assert found["sharding kept"]
+    # Vectors are not cut into parts.
+    assert found["permutes"] < 10
+
+
+def test_networks_of_parts_of_a_mesh_that_would_wait_for_one_another_are_refused() -> None:
+    assert "Make all axes manual" in under_shard_map()["one for each part"]

@@ -9,6 +9,7 @@ import numpy as np
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import absent_value, accuracy_floor
 from fiedler_jax.eigen._rows import diagonal, squares
+from fiedler_jax.eigen._varying import varying_alike
 
 # A row that keeps less than this many eps of its length after projection is rounding noise, not a direction.
 _NOISE_FACTOR = 32.0
@@ -59,7 +60,8 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
 
     squared = squares(rows)
     start = rows * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)[:, None]
-    rows, _, _ = jax.lax.while_loop(unsettled, once, (start, jnp.zeros((), jnp.int32), jnp.zeros((), bool)))
+    first = varying_alike((start, jnp.zeros((), jnp.int32), jnp.zeros((), bool)), basis)
+    rows, _, _ = jax.lax.while_loop(unsettled, once, first)
     return rows
 
 

@@ -32,6 +32,7 @@ from fiedler_jax.eigen._result import (
     settled_residual,
 )
 from fiedler_jax.eigen._rows import lengths, squares
+from fiedler_jax.eigen._varying import varying_alike
 
 # Fewer start rows than this are filled up with scattered ones. On half of a network, given parts of higher eigenvectors
 # and none of the Fiedler vector, two more of them led to none instead of two wrong values in 3,000 solves.
@@ -155,10 +156,11 @@ class Davidson:
             return ~state.done & (state.evidence.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
-            return _improve(operator, _expand(operator, state), scattered, shape, tol)
+            improved = _improve(operator, _expand(operator, state), scattered, shape, tol)
+            return varying_alike(improved, operator.diagonal)
 
         first = _begin(operator, jnp.concatenate([start, scattered]), init, shape)
-        state = jax.lax.while_loop(unfinished, step, first)
+        state = jax.lax.while_loop(unfinished, step, varying_alike(first, operator.diagonal))
         return conclude(
             operator,
             state.report,

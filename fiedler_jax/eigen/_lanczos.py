@@ -29,6 +29,7 @@ from fiedler_jax.eigen._result import (
     stands_clear,
 )
 from fiedler_jax.eigen._rows import lengths, squares
+from fiedler_jax.eigen._varying import varying_alike
 
 # A pair counts as known if its residual was at most this share of its value when the last fresh direction came. One of
 # six per cent that did not count, so seemed to be found from there, led to a wrong value (tests/test_properties.py).
@@ -142,7 +143,7 @@ class Lanczos:
             return _State(
                 basis=jnp.zeros_like(basis).at[:count].set(kept).at[count : count + widest].set(waiting),
                 projected=jnp.zeros_like(projected).at[:count, :count].set(kept @ products.T),
-                size=jnp.asarray(count, jnp.int32),
+                size=varying_alike(jnp.asarray(count, jnp.int32), state.size),
                 width=jnp.minimum(state.width + again, widest),
                 report=report,
                 found=found,
@@ -167,7 +168,7 @@ class Lanczos:
             matvecs=jnp.zeros((), jnp.int32),
             done=~is_finite(operator),
         )
-        state = jax.lax.while_loop(unfinished, cycle, state)
+        state = jax.lax.while_loop(unfinished, cycle, varying_alike(state, operator.diagonal))
         report = first_pairs(state.report, block)
         found = assess(operator, report, num, tol, complete=True)
         return conclude(

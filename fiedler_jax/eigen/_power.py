@@ -22,6 +22,7 @@ from fiedler_jax.eigen._result import (
     settled_residual,
 )
 from fiedler_jax.eigen._rows import lengths
+from fiedler_jax.eigen._varying import varying_alike
 
 # At least so many rows are iterated. Of 3,840 random graphs in float32 (12 to 24 vertices, weights over up to 16
 # decades) 17 were wrong in silence when given rows and those of the structure stood among two, and none with scattered
@@ -104,7 +105,8 @@ class PowerIteration:
         zero = jnp.zeros((), jnp.int32)
         rows = orthonormalize(scattered_rows(operator, block), operator.null_vector[None])
         state = project(rows, zero, zero)
-        state = jax.lax.while_loop(unfinished, step, state._replace(done=state.done | ~is_finite(operator)))
+        state = varying_alike(state._replace(done=state.done | ~is_finite(operator)), operator.diagonal)
+        state = jax.lax.while_loop(unfinished, step, state)
         found = _assessed(operator, state.report, num, tol)
         return conclude(operator, state.report, found, state.vectors[:num], state.matvecs, state.iterations)
 
