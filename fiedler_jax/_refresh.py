@@ -16,11 +16,11 @@ from fiedler_jax._checks import flag
 from fiedler_jax._paths import Path, canonical_path, is_masked, named
 from fiedler_jax._report import listed
 from fiedler_jax._sharding import on_automatic_axes, placed_like
+from fiedler_jax._state import FiedlerPenaltyState, check_is_state, check_state_fits, initial_state
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
 from fiedler_jax.eigen._result import is_whole
 from fiedler_jax.eigen._varying import varying_alike
 from fiedler_jax.errors import (
-    ArgumentTypeError,
     DisconnectedGraphError,
     HyperparameterError,
     KernelMismatchError,
@@ -44,43 +44,6 @@ Refresh = jax.typing.ArrayLike | Literal["auto"]
 # it when the next one is found, and the most updates from one to the next.
 _DRIFT = 0.01
 _LONGEST_INTERVAL = 100
-
-
-class FiedlerPenaltyState(NamedTuple):
-    """State of `add_fiedler_penalty` and of `fiedler_shrinkage`: arrays of fixed shape, none of parameter size.
-
-    Values are those of the last refresh that gave a usable vector. Floating fields are float32, or float64 where a
-    kernel is.
-
-    Attributes:
-        count: updates so far.
-        vectors: rows y (k, n) from which the edge coefficients are made: the eigenvectors of λ2 to λ(k+1), times
-            ``D^-1/2`` if normalized.
-        values: the eigenvalues λ2 to λ(k+1), shape (k,).
-        residual: the residual of the Fiedler pair.
-        ipr: inverse participation ratio of the Fiedler vector.
-        mean_coefficient: mean over the edges of ``|d(λ2 + … + λ(k+1))/d|W_ij||``, times the scale.
-        last_strength: the strength used in the last update.
-        status: `Status` of the last solve.
-        skipped: updates left without a penalty, because the strength (or the learning rate that `fiedler_shrinkage`
-            takes) was out of range or no usable vector was found.
-        refreshes: solves so far.
-        interval: with ``refresh_every="auto"``, the updates from the last refresh to the next.
-        next_refresh: with ``refresh_every="auto"``, the count at which that is due.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    vectors: jax.Array
-    values: jax.Array
-    residual: jax.Array
-    ipr: jax.Array
-    mean_coefficient: jax.Array
-    last_strength: jax.Array
-    status: jax.Array
-    skipped: jax.Array
-    refreshes: jax.Array
-    interval: jax.Array
-    next_refresh: jax.Array
 
 
 class Frozen(NamedTuple):
@@ -159,7 +122,7 @@ class Penalty:
             del extra_args
             if params is None:
                 raise MissingParamsError(f"{self.name} needs the parameters. Call tx.update(updates, state, params).")
-            program.check_state(state)
+            check_is_state(self.name, state)
             return on_automatic_axes(run, updates, state, params, self._now(state), placed_like=updates)
 
         return optax.GradientTransformationExtraArgs(program.init, update)
@@ -202,25 +165,17 @@ class _Program:
         # Optax probes the structure of a state with a placeholder for the parameters that has no leaves.
         if not jax.tree.leaves(params, is_leaf=is_masked):
             num_vertices = self.graph.num_vertices if self.graph else 0
-            return _initial_state(num_vertices, self.num_eigenvalues, jnp.dtype(jnp.float32))
+            return initial_state(num_vertices, self.num_eigenvalues, jnp.dtype(jnp.float32))
         net = self._network(params)
         _check_eigenvalues(net, self.num_eigenvalues)
         leaves = kernel_leaves(net, params).values()
-        return varying_alike(_initial_state(net.num_vertices, self.num_eigenvalues, compute_dtype(leaves)), *leaves)
-
-    def check_state(self, state: Any) -> None:
-        """Raise ArgumentTypeError unless it is a state of a transformation like this one."""
-        if not isinstance(state, FiedlerPenaltyState):
-            raise ArgumentTypeError(
-                f"{self.name} got {type(state).__name__} as its state, not the FiedlerPenaltyState of "
-                "tx.init(params). A restored state takes its structure from that."
-            )
+        return varying_alike(initial_state(net.num_vertices, self.num_eigenvalues, compute_dtype(leaves)), *leaves)
 
     def step(self, state: FiedlerPenaltyState, params: optax.Params, now: _Now) -> tuple[Frozen, FiedlerPenaltyState]:
         """The penalty for one update, found anew if that is due, and the state after it."""
         net = self._network(params)
         leaves = kernel_leaves(net, params)
-        self._check_fits(state, net, compute_dtype(leaves.values()))
+        check_state_fits(self.name, state, self.num_eigenvalues, net.num_vertices, compute_dtype(leaves.values()))
         state = varying_alike(state, *leaves.values())
         # A stop gradient keeps a derivative of the whole update from being asked of the solver's loop.
         fixed = jax.lax.stop_gradient(params)
@@ -239,14 +194,6 @@ class _Program:
             skipped=state.skipped + jnp.where(usable, 0, 1).astype(jnp.int32),
         )
         return Frozen(net, leaves, [weight * block for block in blocks]), varying_alike(after)
-
-    def _check_fits(self, state: FiedlerPenaltyState, net: NetworkGraph, dtype: jnp.dtype) -> None:
-        if state.vectors.shape != (self.num_eigenvalues, net.num_vertices) or state.vectors.dtype != dtype:
-            raise KernelMismatchError(
-                f"The state of {self.name} has vectors of shape {state.vectors.shape} in {state.vectors.dtype}, but "
-                f"{self.num_eigenvalues} of {net.num_vertices} vertices in {dtype} are needed. Make a new state with "
-                "tx.init(params)."
-            )
 
     def _network(self, params: Any) -> NetworkGraph:
         return graph_from_params(params) if self.graph is None else self.graph
@@ -338,24 +285,6 @@ def _is_interval(number: Any) -> bool:
         return True
     number = number.item() if isinstance(number, jax.Array | np.ndarray) and number.ndim == 0 else number
     return is_whole(number) and int(number) >= 1
-
-
-def _initial_state(num_vertices: int, num_eigenvalues: int, dtype: jnp.dtype) -> FiedlerPenaltyState:
-    # One array per field, since donating the state would give away a shared one twice.
-    return FiedlerPenaltyState(
-        count=jnp.zeros((), jnp.int32),
-        vectors=jnp.zeros((num_eigenvalues, num_vertices), dtype),
-        values=jnp.zeros(num_eigenvalues, dtype),
-        residual=jnp.zeros((), dtype),
-        ipr=jnp.zeros((), dtype),
-        mean_coefficient=jnp.zeros((), dtype),
-        last_strength=jnp.zeros((), dtype),
-        status=jnp.zeros((), jnp.int32),
-        skipped=jnp.zeros((), jnp.int32),
-        refreshes=jnp.zeros((), jnp.int32),
-        interval=jnp.ones((), jnp.int32),
-        next_refresh=jnp.zeros((), jnp.int32),
-    )
 
 
 def _warm_start(lap: Laplacian, rows: jax.Array) -> jax.Array:

@@ -54,7 +54,8 @@ class AmbiguousLeafError(FiedlerError):
 class KernelMismatchError(FiedlerError):
     """The parameters do not hold a kernel of the graph, or hold it with another shape or a non-real dtype.
 
-    Or the state of a transformation is of other vertices, or of another precision, than the parameters.
+    Or the state of a transformation is of other vertices, or of another precision, than the parameters. One of another
+    network with as many vertices is not seen; restore a state together with its parameters.
 
     Build the graph from the same parameters, or from parameters of the same model.
     """

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fiedler_jax._refresh import FiedlerPenaltyState, Frozen, Penalty, Refresh, Scale, Scheduled, map_kernels
+from fiedler_jax._refresh import Frozen, Penalty, Refresh, Scale, Scheduled, map_kernels
+from fiedler_jax._state import FiedlerPenaltyState
 from fiedler_jax.eigen import Davidson, Solver
 from fiedler_jax.errors import StateNotFoundError
 from fiedler_jax.fiedler import leaf_coefficients
@@ -22,7 +23,7 @@ class FiedlerMetrics(NamedTuple):
         residual: the residual of the pair.
         l1_coefficient: the mean effective L1 coefficient, ``|strength| · scale · mean |dλ2/d|W_ij||``: the L1 strength
             that would pull as hard on an average edge (with several eigenvalues, of their sum).
-        status: `Status` of the last solve.
+        status: `Status` of the last solve. Before the first one it is NOT_SOLVED, and what is said of a solve zero.
         skipped: updates left without a penalty.
         refreshes: solves so far.
         count: updates so far.

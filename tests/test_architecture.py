@@ -26,6 +26,7 @@ FLOORS = {
     "laplacian": 5,
     "eigen": 5,
     "_folding": 6,
+    "_state": 6,
     "_starting": 7,
     "fiedler": 8,
     "_refresh": 9,

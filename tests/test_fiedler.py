@@ -365,7 +365,7 @@ def test_a_pair_prints_as_a_table_and_raises_only_where_it_failed() -> None:
     pair.raise_if_failed()
     stacked = jax.vmap(solve_densely)(jax.tree.map(lambda x: jnp.stack([x, x]), lap))
     assert str(stacked).startswith("FiedlerPair(")
-    for status in (Status.ITERATION_LIMIT, Status.NOT_FINITE, Status.TOO_FEW_VERTICES):
+    for status in (Status.ITERATION_LIMIT, Status.NOT_FINITE, Status.TOO_FEW_VERTICES, Status.NOT_SOLVED):
         with pytest.raises(errors.SolveFailedError, match=status.name):
             pair._replace(status=jnp.asarray(status)).raise_if_failed()
     pair._replace(status=jnp.asarray(Status.ACCURACY_FLOOR)).raise_if_failed()

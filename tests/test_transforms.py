@@ -5,6 +5,7 @@
 # pyright: reportCallIssue=false, reportOperatorIssue=false
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -123,6 +124,15 @@ def test_metrics_say_what_they_mean() -> None:
     assert 0 <= metrics.residual < 1e-3
     assert metrics.status == Status.CONVERGED
     assert metrics.skipped == 0
+
+
+def test_before_the_first_solve_the_metrics_say_so() -> None:
+    state = SHARED.init(network())
+    assert fj.fiedler_metrics(state).status == Status.NOT_SOLVED
+    assert not fj.eigen.is_usable(state.status)
+    # States that were saved when that was no status of its own go on as ever.
+    before = state._replace(status=jnp.zeros((), jnp.int32))
+    assert_trees_close(*(SHARED.update(network(), s, network()) for s in (state, before)), atol=0)
 
 
 def test_metrics_of_several_members_have_an_entry_for_each() -> None:
@@ -252,6 +262,14 @@ def test_a_state_of_another_size_is_an_error() -> None:
     several = fj.add_fiedler_penalty(0.1, GRAPH, num_eigenvalues=2, solver=DENSE)
     with pytest.raises(errors.KernelMismatchError, match=rf"shape \(1, {VERTICES}\) in float32, but 2 of {VERTICES}"):
         several.update(network(), SHARED.init(network()), network())
+
+
+@pytest.mark.parametrize(("field", "needed"), [("count", "()"), ("values", "(1,)"), ("skipped", "()")])
+def test_a_state_stacked_in_part_is_an_error(field: str, needed: str) -> None:
+    state = SHARED.init(network())
+    stacked = state._replace(**{field: jnp.stack([getattr(state, field)] * 3)})
+    with pytest.raises(errors.KernelMismatchError, match=rf"a {field} of shape \(3,.*, not {re.escape(needed)}"):
+        SHARED.update(network(), stacked, network())
 
 
 @pytest.mark.parametrize("refresh_every", [1, 100, "auto"])

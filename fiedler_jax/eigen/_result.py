@@ -52,6 +52,7 @@ class Status(enum.IntEnum):
     NOT_FINITE: the operator holds NaN or infinite numbers, or its bound is one; values and vectors are NaN.
     TOO_FEW_VERTICES: there is no eigenvalue besides the null vector's, or, where a graph in two colours is solved on
         the smaller half of its vertices, too few of these have an edge; values and vectors are zero.
+    NOT_SOLVED: of a transformation before its first update: there was no solve yet, and what it has of one is zero.
     """
 
     CONVERGED = 0
@@ -59,6 +60,7 @@ class Status(enum.IntEnum):
     ACCURACY_FLOOR = 2
     NOT_FINITE = 3
     TOO_FEW_VERTICES = 4
+    NOT_SOLVED = 5
 
 
 class EigenResult(NamedTuple):
@@ -104,6 +106,7 @@ _REMEDIES = {
     "made it so; or for a negative entry of an adjacency, which becomes NaN under jit",
     Status.TOO_FEW_VERTICES: "there is no eigenvalue to be had. The graph has too few vertices (with ignore_isolated, "
     "too few that have an edge), or every other of its layers has, for as many eigenvalues",
+    Status.NOT_SOLVED: "no solve was made yet. Make an update first",
 }
 
 
