@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import numbers
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +12,12 @@ import optax
 from jax.core import Tracer
 
 from fiedler_jax._checks import flag
-from fiedler_jax._paths import Path, canonical_path, is_masked, named
+from fiedler_jax._paths import Path, canonical_path, is_masked, leaf_shape, named
 from fiedler_jax._report import listed
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax._state import FiedlerPenaltyState, check_is_state, check_state_fits, initial_state
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
-from fiedler_jax.eigen._result import is_whole
+from fiedler_jax.eigen._result import is_real, is_whole
 from fiedler_jax.eigen._varying import varying_alike
 from fiedler_jax.errors import (
     DisconnectedGraphError,
@@ -228,7 +227,8 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
     """Updates with those of kernels changed: ``change(update, *what each of by_path holds for it)``.
 
     Raises:
-        KernelMismatchError: a kernel has no update; one of None is passed over, as Optax does.
+        KernelMismatchError: a kernel has no update (one of None is passed over, as Optax does), or one of another
+            shape.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda leaf: leaf is None or is_masked(leaf))
     held = {canonical_path(key_path) for key_path, _ in leaves}
@@ -239,7 +239,14 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
 
     def at_leaf(key_path: Any, update: Any) -> Any:
         path = canonical_path(key_path)
-        return change(update, *(values[path] for values in by_path)) if path in by_path[0] else update
+        if path not in by_path[0]:
+            return update
+        if leaf_shape(update) != leaf_shape(by_path[0][path]):
+            raise KernelMismatchError(
+                f"The update of {named(path)} has shape {leaf_shape(update)}, but the parameter "
+                f"{leaf_shape(by_path[0][path])}. Updates need the shapes of the parameters."
+            )
+        return change(update, *(values[path] for values in by_path))
 
     return jax.tree_util.tree_map_with_path(at_leaf, updates)
 
@@ -265,15 +272,9 @@ def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float
     first: Any = value(jnp.zeros((), jnp.int32)) if callable(value) else value
     # An array is what a schedule gave, as under optax.inject_hyperparams: the update that it is for is skipped.
     settled = isinstance(first, Tracer) if callable(value) else isinstance(value, jax.Array)
-    if not _is_real(first) or not (settled or (np.isfinite(first) and first >= least)):
+    if not is_real(first) or not (settled or (np.isfinite(first) and first >= least)):
         what = f"The {name} schedule's first value" if callable(value) else name
         raise HyperparameterError(f"{what} is {first}; {requirement}")
-
-
-def _is_real(value: Any) -> bool:
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return value.ndim == 0 and value.dtype.kind != "c"
-    return isinstance(value, numbers.Real)
 
 
 def _at(count: jax.Array, value: Scheduled, dtype: Any) -> jax.Array:

@@ -15,7 +15,7 @@ from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.eigen._operator import power_of_two
-from fiedler_jax.eigen._result import in_units, is_whole
+from fiedler_jax.eigen._result import in_units, is_real, is_whole
 from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, NoFiedlerValueError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, check_laplacian, laplacian
@@ -299,6 +299,7 @@ def l1_coefficients(
         A tree like `params`: arrays of the kernel's shape where the graph has edges, scalar zeros elsewhere.
 
     Raises:
+        HyperparameterError: `strength` is not one real number.
         VectorError: a vector does not have one entry per vertex.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.
@@ -316,6 +317,8 @@ def l1_coefficients(
         1.2679 1.2679
     """
     vectors = rows_of_vertices(vectors, graph.num_vertices)
+    if not is_real(strength):
+        raise HyperparameterError(f"strength must be one real number, not {strength!r}.")
     lap, rows = laplacian(graph, params, normalized=normalized), jnp.atleast_2d(vectors)
 
     def at_kernels(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:

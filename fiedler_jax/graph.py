@@ -384,17 +384,17 @@ def _magnitude(weights: jax.Array) -> jax.Array:
 
 def _checked_kernel(path: Path, shape: tuple[int, ...], leaves: dict[Path, Any]) -> Any:
     name = named(path)
+    if any(is_masked(leaves.get(path[:stop])) for stop in range(len(path) + 1)):
+        raise MaskedKernelError(
+            f"The mask hides {name}, which gives edges to the graph. Let the mask include every kernel of the "
+            "graph, or build the graph from the visible ones with fj.graph_from_edges."
+        )
     if path not in leaves:
         raise KernelMismatchError(
             f"The graph has edges from {name} of shape {shape}, but the parameters hold only "
             f"{_names(leaves, near=path)}. Build the graph from the same parameters."
         )
     leaf = leaves[path]
-    if is_masked(leaf):
-        raise MaskedKernelError(
-            f"The mask hides {name}, which gives edges to the graph. Let the mask include every kernel of the "
-            "graph, or build the graph from the visible ones with fj.graph_from_edges."
-        )
     if leaf_shape(leaf) != shape:
         raise KernelMismatchError(
             f"{name} has shape {leaf_shape(leaf)} in the parameters but {shape} in the graph. Build the "

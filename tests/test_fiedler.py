@@ -288,6 +288,13 @@ def test_no_vertices_have_no_fiedler_value() -> None:
         fj.fiedler_pair(fj.laplacian_from_adjacency(np.zeros((0, 0))))
 
 
+@pytest.mark.parametrize("strength", ["a", jnp.ones(3), 1j, None])
+def test_a_strength_that_is_no_number_is_an_error(strength: Any) -> None:
+    params = reference.chain_params(reference.random_kernels((3, 2)))
+    with pytest.raises(errors.HyperparameterError, match="strength must be one real number"):
+        fj.l1_coefficients(fj.graph_from_params(params), params, jnp.ones(5), strength=strength)
+
+
 def test_raising_is_for_one_solve_outside_jit() -> None:
     with pytest.raises(errors.ArgumentTypeError, match="is_usable"):
         eigen.raise_if_failed(jnp.zeros(2, jnp.int32))

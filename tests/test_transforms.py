@@ -299,6 +299,16 @@ def test_updates_without_a_kernel_are_an_error(tx: optax.GradientTransformationE
     assert jnp.any(updates["Dense_1"]["kernel"] != 0)
 
 
+@pytest.mark.parametrize("shape", [(), (1, 1), (2, *SIZES[:2]), (SIZES[1],), SIZES[1::-1]])
+@pytest.mark.parametrize("tx", [SHARED, fj.fiedler_shrinkage(0.1, 0.1, GRAPH, solver=DENSE)])
+def test_an_update_of_another_shape_is_an_error(tx: optax.GradientTransformationExtraArgs, shape: Any) -> None:
+    params = network()
+    updates = zeros(params) | {"Dense_0": {"kernel": jnp.zeros(shape), "bias": jnp.zeros(SIZES[1])}}
+    message = f"Dense_0/kernel has shape {shape}, but the parameter {SIZES[:2]}"
+    with pytest.raises(errors.KernelMismatchError, match=re.escape(message)):
+        tx.update(updates, tx.init(params), params)
+
+
 def test_a_layer_without_units_has_no_edges() -> None:
     params = {"Dense_0": {"kernel": jnp.ones((3, 0))}, "Dense_1": {"kernel": jnp.ones((0, 2))}}
     tx = fj.add_fiedler_penalty(0.1)

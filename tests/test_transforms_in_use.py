@@ -145,6 +145,9 @@ def test_a_mask_that_hides_an_edge_is_an_error(graph: Any) -> None:
     tx = optax.masked(fj.add_fiedler_penalty(0.1, graph), mask)
     with pytest.raises(errors.MaskedKernelError, match="hides Dense_1/kernel"):
         tx.init(params)
+    whole_layer = {"Dense_0": True, "Dense_1": False, "Dense_2": True}
+    with pytest.raises(errors.MaskedKernelError, match="hides Dense_1"):
+        optax.masked(fj.add_fiedler_penalty(0.1, graph), whole_layer).init(params)
 
 
 def test_partition_regularizes_its_part() -> None:
