@@ -101,8 +101,9 @@ class Penalty:
         _check_scheduled(
             "learning_rate",
             self.learning_rate,
-            "it must be a finite number of at least 0. Pass the one that the optimizer before it was given, such as "
-            "optax.sgd(learning_rate); the sign of the step is the optimizer's business.",
+            "it must be a finite number of at least 0, and comes second, before the graph. Pass the one that the "
+            "optimizer before it was given, such as optax.sgd(learning_rate); the sign of the step is the optimizer's "
+            "business.",
             least=0,
         )
         if self.num_eigenvalues is not None:
@@ -274,7 +275,8 @@ def _check_scheduled(name: str, value: Scheduled, requirement: str, least: float
     settled = isinstance(first, Tracer) if callable(value) else isinstance(value, jax.Array)
     if not is_real(first) or not (settled or (np.isfinite(first) and first >= least)):
         what = f"The {name} schedule's first value" if callable(value) else name
-        raise HyperparameterError(f"{what} is {first}; {requirement}")
+        shown = f"a {type(first).__name__}" if isinstance(first, NetworkGraph) else first
+        raise HyperparameterError(f"{what} is {shown}; {requirement}")
 
 
 def _at(count: jax.Array, value: Scheduled, dtype: Any) -> jax.Array:

@@ -56,7 +56,8 @@ def add_fiedler_penalty(
     found anew, starting from the last one. In between, the edges keep the effective L1 coefficients
     ``n c_ij = n dλ2/d|W_ij|`` of the last refresh and the update gains ``strength · n c_ij · sign(W_ij)``: one
     elementwise pass over the kernels. With ``refresh_every=1`` that is the gradient of ``strength · n λ2`` exactly. A
-    derivative of the update itself leaves out how the Fiedler vector changes.
+    derivative of the update itself leaves out how the Fiedler vector changes. A line search after it (`optax.lbfgs`)
+    would judge steps by the loss without the penalty: there put `fiedler_value` into the loss instead.
 
     Args:
         strength: a number, a traced scalar (`optax.inject_hyperparams`) or a schedule of the update count. A negative
@@ -151,6 +152,11 @@ def fiedler_shrinkage(
     of squares of all stays. A negative threshold, of a coefficient or a strength below zero, moves an entry away from
     zero; one exactly at zero stays there, although by symmetry either side is as good.
 
+    After a line search (`optax.lbfgs`) take value and gradient from `jax.value_and_grad` at each step: those that
+    `optax.value_and_grad_from_state` finds in the state are of the point before it was shrunk. Zeros are exact in the
+    weights that are updated; a wrapper's second copy, such as the averages of `optax.lookahead` or
+    `optax.contrib.schedule_free`, loses them.
+
     Args:
         strength: as in `add_fiedler_penalty`.
         learning_rate: the one that the optimizer was given: a number, a traced scalar or a schedule of the update
@@ -232,9 +238,16 @@ def fiedler_metrics(opt_state: Any) -> FiedlerMetrics:
         if isinstance(leaf, FiedlerPenaltyState)
     ]
     if len(found) != 1:
+        remedy = (
+            "Pass the part of the state that belongs to the one to read."
+            if found
+            else "Pass the state of an optimizer with one of them. What nnx.state or nnx.split gives has no types: "
+            "nnx.merge it, and pass the optimizer's opt_state. Nor do the bare dicts of a checkpoint: restore into the "
+            "structure of tx.init(params)."
+        )
         raise StateNotFoundError(
-            f"The optimizer state holds {len(found)} states of add_fiedler_penalty or fiedler_shrinkage, not one. Pass "
-            "the part of the state that belongs to the one to read."
+            f"The optimizer state holds {len(found)} states of add_fiedler_penalty or fiedler_shrinkage, not one. "
+            f"{remedy}"
         )
     # An nnx.Optimizer wraps each array in a Variable, whose only leaf it is.
     state = jax.tree.map(lambda field: jax.tree.leaves(field)[0], found[0], is_leaf=lambda n: n is not found[0])

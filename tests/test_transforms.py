@@ -8,12 +8,14 @@ import functools
 import re
 from typing import Any
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import reference
+from flax import nnx
 from jax.experimental import checkify
 from spectra import BOTH
 from stepping import DENSE, GRAPH, SHARED, SIZES, VERTICES, assert_trees_close, fiedler_value, network, stepper, zeros
@@ -154,6 +156,18 @@ def test_metrics_need_exactly_one_state() -> None:
     assert fj.fiedler_metrics(state[1]).count == 0
 
 
+def test_metrics_of_a_state_without_its_types_say_how_to_get_them_back() -> None:
+    state = SHARED.init(network())
+    optimizer = nnx.Optimizer(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), fj.add_fiedler_penalty(0.1), wrt=nnx.Param)
+    definition, split = nnx.split(optimizer)
+    for bare in (split, nnx.state(optimizer), flax.serialization.to_state_dict(state)):
+        with pytest.raises(errors.StateNotFoundError, match=r"nnx\.merge it, .* structure of tx\.init\(params\)"):
+            fj.fiedler_metrics(bare)
+    assert fj.fiedler_metrics(nnx.merge(definition, split).opt_state).count == 0
+    restored = flax.serialization.from_state_dict(state, flax.serialization.to_state_dict(state))
+    assert fj.fiedler_metrics(restored).count == 0
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_weights_that_are_not_finite_leave_the_state_finite(bad: float) -> None:
     params = network()
@@ -238,6 +252,11 @@ def test_a_dead_unit_does_not_end_the_penalty(normalized: bool) -> None:
 def test_settings_out_of_range_are_errors(settings: dict, message: str) -> None:
     with pytest.raises(errors.HyperparameterError, match=message):
         fj.add_fiedler_penalty(**settings)
+
+
+def test_a_graph_in_the_place_of_the_learning_rate_is_an_error() -> None:
+    with pytest.raises(errors.HyperparameterError, match=r"^learning_rate is a NetworkGraph; .* comes second"):
+        fj.fiedler_shrinkage(0.1, GRAPH)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("solver", ["davidson", fj.Davidson, None])
