@@ -1,7 +1,6 @@
 """A/B test of regularizers, all else equal: ``python -m benchmarks.compare``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from benchmarks._report import (
     write_results,
 )
 from benchmarks._statistics import differences_to_none, summarize
-from benchmarks._terminal import comma_separated, run_command, run_with_progress, show_results
+from benchmarks._terminal import comma_separated, leave, run_command, run_with_progress, show_results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,4 +188,4 @@ def _defaults_text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -8,7 +8,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from benchmarks._report import (
     read_earlier,
     rich_table,
 )
-from benchmarks._terminal import comma_separated, run_command
+from benchmarks._terminal import comma_separated, leave, run_command
 
 SCHEMA_VERSION = 1
 # From one run to the next on a shared machine, ratios were seen to change by so much without any cause in the code.
@@ -145,4 +144,4 @@ def _digits(number: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

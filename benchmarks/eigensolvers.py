@@ -33,7 +33,7 @@ from benchmarks._solver_report import (
     write_report,
 )
 from benchmarks._spectra import NETS, QUICK_NETS
-from benchmarks._terminal import run_command, show_results
+from benchmarks._terminal import leave, run_command, show_results
 
 _PIPE_WIDTH = 200
 _EVERYTHING = ("all", "both")
@@ -167,4 +167,4 @@ def _report(config: SolverConfig, outcome: Outcome, console: Console, command: s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -27,7 +27,7 @@ from benchmarks._problems import BlockLaplacian, Problem
 from benchmarks._reference import Reference
 from benchmarks._report import TextTable, markdown_table, plain, prepare_output
 from benchmarks._solver_report import solver_versions
-from benchmarks._terminal import comma_separated, progress_bar, run_command, show_results
+from benchmarks._terminal import comma_separated, leave, progress_bar, run_command, show_results
 
 SCHEMA_VERSION = 1
 # Only who takes a start and says whether it succeeded can be misled in silence.
@@ -272,4 +272,4 @@ def _chosen(option: str, text: str, known: Mapping[str, Any]) -> tuple[str, ...]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -5,7 +5,6 @@ and one Fiedler pair at initialization.
 """
 
 import argparse
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from benchmarks._architectures import ARCHITECTURES
 from benchmarks._compiling import compiled_anew
 from benchmarks._errors import ConfigError
 from benchmarks._report import TextTable, markdown_table, rich_table
-from benchmarks._terminal import run_command
+from benchmarks._terminal import leave, run_command
 
 # A pipe has no width of its own, and fourteen columns need so much.
 _PIPE_WIDTH = 200
@@ -168,4 +167,4 @@ def _names(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

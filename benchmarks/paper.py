@@ -1,7 +1,6 @@
 """The protocol of Tam and Dunson (ICML 2020), with the baselines it lacks: ``python -m benchmarks.paper``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from benchmarks._paper import (
 )
 from benchmarks._report import prepare_output, result_record, write_results
 from benchmarks._statistics import differences_to_none, summarize
-from benchmarks._terminal import run_command, run_with_progress, show_results
+from benchmarks._terminal import leave, run_command, run_with_progress, show_results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,4 +74,4 @@ def _report(config: CompareConfig, data: Dataset, runs: list[Run], console: Cons
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,7 +7,6 @@ between refreshes against weight decay, and peak memory, each network in a proce
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from benchmarks._architectures import ARCHITECTURES
 from benchmarks._errors import ConfigError
 from benchmarks._report import TextTable, markdown_table, package_versions, prepare_output, rich_table
 from benchmarks._scaling import Net, Scaling, measured_apart, slope, square, wide
-from benchmarks._terminal import comma_separated, run_command
+from benchmarks._terminal import comma_separated, leave, run_command
 
 SCHEMA_VERSION = 1
 _EDGES = "1e5,3e5,1e6,3e6,1e7,3e7,1e8,2e8"
@@ -55,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace, console: Console) -> None:
     nets = list(_nets(arguments))
+    if not nets:
+        raise ConfigError("nothing to measure: --edges, --vertices and --models are none")
     if arguments.repeats < 1:
         raise ConfigError(f"--repeats must be at least 1, not {arguments.repeats}")
     prepare_output(arguments.out)
@@ -154,4 +155,4 @@ def plot_scaling(found: Sequence[Scaling], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

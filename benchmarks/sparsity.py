@@ -1,7 +1,6 @@
 """What exact zeros cost, by how they are made: ``python -m benchmarks.sparsity``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from benchmarks._study.report import sparsity_table
 from benchmarks._study.run import finished_trials
 from benchmarks._study.store import TrialStore
 from benchmarks._study.trial import Trial
-from benchmarks._terminal import comma_separated, progress_bar, run_command, show_results
+from benchmarks._terminal import comma_separated, leave, progress_bar, run_command, show_results
 
 _METHODS = "none,l1-shrinkage,fiedler-combinatorial-shrinkage,fiedler-shrinkage,pruning"
 
@@ -84,4 +83,4 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

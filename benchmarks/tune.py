@@ -1,7 +1,6 @@
 """Which regularizer pays, each at its best strength: ``python -m benchmarks.tune``."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,7 +22,7 @@ from benchmarks._study.report import study_tables
 from benchmarks._study.run import run_study, total_trials
 from benchmarks._study.store import TrialStore
 from benchmarks._study.task import Task, check_split
-from benchmarks._terminal import comma_separated, progress_bar, run_command, show_results
+from benchmarks._terminal import comma_separated, leave, progress_bar, run_command, show_results
 
 _METHODS = "none,l2,l1,dropout,fiedler,fiedler-combinatorial,fiedler+dropout,fiedler+l2"
 
@@ -96,4 +95,4 @@ def _report(config: TuneConfig, tasks: Mapping[str, Task], outcomes: list[Outcom
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

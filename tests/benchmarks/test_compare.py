@@ -1,14 +1,18 @@
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from benchmarks import _terminal, compare
+import benchmarks
+from benchmarks import _plots, _terminal, compare
 from benchmarks._config import DATASETS
 from benchmarks._errors import BenchmarkError
 from benchmarks._statistics import paired_difference
@@ -88,6 +92,14 @@ def test_plots_are_images_with_content(results, name):
     image = matplotlib.image.imread(results.folder / name)
     assert min(image.shape[:2]) > 300
     assert len(np.unique(image[::3, ::3, :3].reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize(("epochs", "shown_from"), [(1, 0), (2, 1), (8, 3)])
+def test_accuracy_axes_show_the_end_of_the_curve_and_of_a_short_one_all(epochs, shown_from):
+    axes, curve = Figure().add_subplot(), np.linspace(10, 90, epochs + 1)
+    _plots._zoom(axes, [curve[None]])
+    low, high = axes.get_ylim()
+    assert [low <= value <= high for value in curve] == [at >= shown_from for at in range(epochs + 1)]
 
 
 def test_terminal_shows_both_tables(results):
@@ -230,3 +242,19 @@ def test_unforeseen_errors_are_not_swallowed(tmp_path, monkeypatch):
     assert not issubclass(RuntimeError, BenchmarkError)
     with pytest.raises(RuntimeError, match="a defect"):
         compare.main(["--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("status", [0, 2, 130])
+def test_an_interrupted_command_ends_at_once(status):
+    # The end that follows Ctrl-C while XLA compiles: whatever is still to be done at the exit is a crash.
+    crash = f"import atexit, os; atexit.register(os.abort) if {status} == 130 else None"
+    leave = f"from benchmarks._terminal import leave; print('shown', end=''); leave({status})"
+    ended = subprocess.run([sys.executable, "-c", f"{crash}; {leave}"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "shown", "")
+
+
+def test_all_commands_end_alike():
+    commands = [path.read_text(encoding="utf-8") for path in Path(benchmarks.__path__[0]).glob("*.py")]
+    ends = [text.split('__name__ == "__main__":')[1].strip() for text in commands if "__main__" in text]
+    assert len(ends) > 5
+    assert set(ends) == {"leave(main())"}
