@@ -146,7 +146,9 @@ def _mean_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _zoom(ax: Axes, curves: Sequence[np.ndarray]) -> None:
     # Accuracy starts at a tenth; on that scale the methods would end in one line.
     epochs = curves[0].shape[1]
-    late = [_mean_spread(values[:, math.ceil(epochs / 4) :]) for values in curves]
+    # The last two points at least, of which a curve takes as many.
+    first = max(0, min(math.ceil(epochs / 4), epochs - 2))
+    late = [_mean_spread(values[:, first:]) for values in curves]
     low = min(float((mean - spread).min()) for mean, spread in late)
     high = max(float((mean + spread).max()) for mean, spread in late)
     margin = 0.05 * max(high - low, 1.0)

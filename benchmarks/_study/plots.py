@@ -55,9 +55,8 @@ def plot_differences(tasks: Mapping[str, Task], comparisons: Sequence[Comparison
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(here)), [one.method for one in here], fontsize="small")
         axes.invert_yaxis()
-        axes.set_title(
-            f"{name}: {'points of accuracy' if task.classes else 'rmse'} gained over none", fontsize="medium"
-        )
+        gained = "points of accuracy gained over" if task.classes else "rmse reduced against"
+        axes.set_title(f"{name}: {gained} none", fontsize="medium")
     figure.savefig(path, dpi=120)
 
 

@@ -68,6 +68,7 @@ def test_a_slope_is_the_exponent() -> None:
         (["--vertices", "inf"], "at least 61"),
         (["--models", "gpt9"], "gpt9"),
         (["--repeats", "0"], "--repeats"),
+        (["--edges", "none", "--vertices", "none"], "nothing to measure"),
     ],
 )
 def test_a_wrong_option_says_so(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from blobs import blobs
+from matplotlib.figure import Figure
 from scipy import stats
 
 import fiedler_jax as fj
 from benchmarks._errors import ConfigError, DataError, MethodError
+from benchmarks._statistics import paired_difference
 from benchmarks._study import problems
 from benchmarks._study.judgement import (
+    Comparison,
     choose,
     differences_to_best_other,
     differences_to_no_structure,
@@ -23,6 +26,7 @@ from benchmarks._study.judgement import (
 )
 from benchmarks._study.measures import calibration_error, judge, structure
 from benchmarks._study.plan import TuneConfig, at_edge, candidates, is_fiedler, judging_trials, tuning_trials
+from benchmarks._study.plots import plot_differences
 from benchmarks._study.problems import make_task, shifted_images
 from benchmarks._study.task import Recipe, batch_rows, check_split, draw_split
 from benchmarks._study.trial import Trial
@@ -215,6 +219,20 @@ def test_less_error_helps_in_regression() -> None:
     [found] = differences_to_none({"blobs": task}, [base, one])
     assert found.verdict == "helps"
     assert found.difference.mean == pytest.approx(-0.4)
+
+
+@pytest.mark.parametrize(("classes", "title"), [(2, "points of accuracy gained over none"), (None, "rmse reduced")])
+def test_the_picture_of_differences_says_which_way_is_better(
+    classes: int | None, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    less = Comparison("blobs", "l2", "none", paired_difference([0.5, 0.4], [0.9, 0.9]), 0.01, 0.01, "helps")
+    plot_differences({"blobs": blobs(classes=classes)}, [less], tmp_path / "differences.png")
+    [axes] = drawn[0].axes
+    assert title in axes.get_title()
+    (_, mean, _) = axes.lines
+    assert (np.ravel(mean.get_xdata())[0] > 0) == (classes is None)
 
 
 def test_networks_that_agree_are_no_difference() -> None:
