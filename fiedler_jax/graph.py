@@ -79,9 +79,10 @@ class LeftOut:
     reason: str
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class NetworkGraph:
-    """What is connected to what: static, hashable, without arrays.
+    """What is connected to what: static, hashable, without arrays; as an argument under `jax.jit` it is static too.
 
     Build one with `graph_from_params`, `graph_from_model` or `graph_from_edges`; ``print(graph)`` shows what is in it
     and what is left out. Vertices are numbered group by group, in the order of `groups`.
@@ -342,9 +343,7 @@ def pull_back(graph: NetworkGraph, leaves: dict[Path, Any], coefficients: Sequen
 def _blocks_of_leaves(
     graph: NetworkGraph, leaves: dict[Path, jax.Array], magnitudes: dict[Path, jax.Array] | None = None
 ) -> tuple[jax.Array, ...]:
-    """The edge blocks; where magnitudes of the leaves are given, they are moved in place of the leaves if that is all
-    that becomes of them.
-    """
+    """The edge blocks; given magnitudes are moved in place of the leaves where that is all that becomes of these."""
     dtype = compute_dtype(leaves.values())
     computed: dict[int, Any] = {}
     moved: dict[int, Any] = {}

@@ -34,6 +34,18 @@ def test_the_gradient_agrees_with_central_differences(normalized: bool, x64: Non
             np.testing.assert_allclose(gradient[f"Dense_{i}"]["kernel"][j], expected, atol=1e-6)
 
 
+def test_a_graph_may_be_an_argument_of_what_is_transformed() -> None:
+    params = reference.chain_params(reference.random_kernels((4, 3, 2)))
+    graph = fj.graph_from_params(params)
+    value = functools.partial(fj.fiedler_value, solver=fj.Dense())
+    expected = jax.jit(jax.value_and_grad(lambda p: value(graph, p)))(params)
+    jitted = jax.jit(jax.value_and_grad(value, argnums=1))
+    for same in (graph, fj.graph_from_params(params)):
+        jax.tree.map(np.testing.assert_array_equal, jitted(same, params), expected)
+    assert jitted._cache_size() == 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert jax.tree.leaves(graph) == []
+
+
 @BOTH
 def test_the_gradient_is_the_published_formula(normalized: bool, x64: None) -> None:
     kernels = reference.random_kernels((9, 6, 4), seed=1)

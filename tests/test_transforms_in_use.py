@@ -94,6 +94,16 @@ def test_map_params_leaves_the_state_alone(graph: Any) -> None:
     assert jax.tree.structure(mapped) == jax.tree.structure(state)
 
 
+@pytest.mark.parametrize("static_args", [(), "graph"])
+def test_inject_hyperparams_leaves_the_graph_alone(static_args: Any) -> None:
+    params = network()
+    tx = optax.inject_hyperparams(fj.add_fiedler_penalty, static_args)(0.1, GRAPH, solver=DENSE)
+    state = tx.init(params)
+    assert set(state.hyperparams) == {"strength", "refresh_every"}
+    updates, _ = jax.jit(tx.update)(zeros(params), state, params)
+    assert_trees_close(updates, stepper(SHARED)(zeros(params), SHARED.init(params), params)[0], atol=1e-6)
+
+
 def test_strength_from_inject_hyperparams_is_live() -> None:
     params = network()
     tx = optax.inject_hyperparams(fj.add_fiedler_penalty)(strength=0.1, graph=GRAPH, solver=DENSE)
