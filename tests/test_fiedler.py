@@ -1,6 +1,9 @@
 """The Fiedler pair against the dense oracle."""
 
 import functools
+import os
+import subprocess
+import sys
 from typing import Any
 
 import compiling
@@ -376,6 +379,25 @@ def test_a_pair_prints_as_a_table_and_raises_only_where_it_failed() -> None:
         with pytest.raises(errors.SolveFailedError, match=status.name):
             pair._replace(status=jnp.asarray(status)).raise_if_failed()
     pair._replace(status=jnp.asarray(Status.ACCURACY_FLOOR)).raise_if_failed()
+
+
+def test_the_program_is_the_same_in_every_process() -> None:
+    script = (
+        "import hashlib, jax, jax.numpy as jnp, fiedler_jax as fj; lap = fj.laplacian_from_adjacency(1 - jnp.eye(5)); "
+        "solve = jax.jit(lambda lap: fj.fiedler_pair(lap, solver=fj.Dense())); "
+        "print(hashlib.sha256(solve.lower(lap).as_text().encode()).hexdigest())"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for seed in ("1", "2")
+    ]
+    assert runs[0].stdout == runs[1].stdout
 
 
 def test_a_traced_pair_prints_without_its_numbers() -> None:

@@ -95,7 +95,8 @@ class EigenResult(NamedTuple):
 
 def in_units(result: EigenResult, unit: jax.Array) -> EigenResult:
     """The result of an operator that was given in a unit."""
-    scaled = {"values", "residuals", "error", "next_value", "next_residual", "floor"}
+    # In one order, or the program would differ from process to process, and none be found in JAX's persistent cache.
+    scaled = ("values", "residuals", "error", "next_value", "next_residual", "floor")
     return result._replace(**{name: getattr(result, name) * unit for name in scaled})
 
 
