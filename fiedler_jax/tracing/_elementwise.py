@@ -39,6 +39,7 @@ _DECISIONS = (
 _REDUCTIONS = (
     "reduce", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
 )
+_COLLECTIVES = ("pmax", "pmin", "psum")
 _CUMULATIVE = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
 _WINDOWS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")
 # fmt: on
@@ -253,6 +254,14 @@ def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Valu
     return [np.squeeze(ids, axis=tuple(axes)) for ids in kept]
 
 
+def collective(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Over an axis that vmap has named, a reduction; over devices, not understood."""
+    if all(isinstance(axis, int) for axis in equation.params["axes"]):
+        return reduction(trace, equation, values)
+    trace.not_understood(f"{equation.primitive.name} over devices", values)
+    return list(of_outputs(equation))
+
+
 def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """As a reduction, but the axis stays; so units of kernels are mixed with their neighbours, as by a fixed matrix."""
     ids, axis = trace.units.simplest(identities(values[0])), equation.params["axis"]
@@ -335,6 +344,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_UNCHANGED, unchanged),
     **dict.fromkeys(_DECISIONS, decision),
     **dict.fromkeys(_REDUCTIONS, reduction),
+    **dict.fromkeys(_COLLECTIVES, collective),
     **dict.fromkeys(_CUMULATIVE, cumulative),
     **dict.fromkeys(_WINDOWS, windows),
     "sort": sort,

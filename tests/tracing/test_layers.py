@@ -345,6 +345,21 @@ def norms_of_networks_side_by_side():
 
 
 @case
+def a_norm_over_a_batch_that_is_mapped():
+    def model(params, x):
+        def one(x):
+            h = x @ params["a"]
+            return jnp.maximum(h - jax.lax.pmean(h, "batch"), -jax.lax.pmax(h, "batch")) @ params["b"]
+
+        return jax.vmap(one, axis_name="batch")(x)
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(4), p["a"]), p["b"])
+
+    return model, random_params(a=(4, 6), b=(6, 2)), (jnp.ones((3, 4)),), reference
+
+
+@case
 def a_unit_times_a_vector():
     def model(params, x):
         h = [jnp.tanh(x @ params["a"][:, j]) for j in range(6)]
