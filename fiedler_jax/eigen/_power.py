@@ -118,8 +118,8 @@ def _assessed(operator: SymmetricOperator, report: RitzReport, num: int, tol: fl
     report = first_pairs(report, num + 1)._replace(residuals=together)
     # A pair that is absent does not exist.
     found = assess(operator, report, num, tol, complete=True, settled=settled)
-    # Of length one, scattered rows hold about 1/√n of every vector: a residual that is so many times longer than this
-    # says more of where they came from than of the targets.
+    # A pair with residual r holds at most r / d of an eigenvector whose value lies d below, and scattered rows hold
+    # about 1 / √n of each.
     spread = jnp.sqrt(jnp.sum(operator.support)) * report.residuals[:num]
     tells = (spread <= max(_TELLING, tol) * report.values[:num]) | (report.residuals[:num] <= settled)
     return found._replace(accurate=found.accurate & jnp.all(tells), resolved=found.resolved & jnp.all(tells))
