@@ -1,6 +1,7 @@
 """The Laplacian of a weighted graph given block by block, never formed as an n x n array."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -250,15 +251,9 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
     adjacency = _real_square(adjacency)
     if not isinstance(adjacency, Tracer):
         _check_adjacency(np.asarray(adjacency))
-    weights = jnp.asarray(adjacency)
-    weights = weights.astype(compute_dtype([weights]))
-    if isinstance(adjacency, Tracer) or not np.array_equal(adjacency, np.asarray(adjacency).T):
-        # Halves first, whose sum is no more than the larger one.
-        weights = weights / 2 + weights.T / 2
-    weights = without_diagonal(weights, True)
-    if isinstance(adjacency, Tracer):
-        # What nobody could look at shall not pass for a graph.
-        weights = jnp.where(weights < 0, jnp.nan, weights)
+    weigh = functools.partial(_weights_of, checked=not isinstance(adjacency, Tracer))
+    entries = jnp.asarray(adjacency)
+    weights, _ = on_automatic_axes(lambda entries: (weigh(entries), ()), entries, placed_like=entries)
     whole = (0, len(weights))
     return _from_blocks((weights,), (Placement(whole, whole, symmetric=True),), (whole,), normalized)
 
@@ -282,6 +277,16 @@ def _real_square(adjacency: Any) -> Any:
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {array.shape}.")
     return array
+
+
+@functools.partial(jax.jit, static_argnames="checked")
+def _weights_of(adjacency: jax.Array, checked: bool) -> jax.Array:
+    """The edge weights, in one pass and without another matrix of their size."""
+    entries = adjacency.astype(compute_dtype([adjacency]))
+    # What nobody could look at shall not pass for a graph.
+    entries = entries if checked else jnp.where(entries < 0, jnp.nan, entries)
+    # Halves first, whose sum is no more than the larger one.
+    return without_diagonal(entries / 2 + entries.T / 2, True)
 
 
 def check_laplacian(lap: Any) -> None:

@@ -106,6 +106,8 @@ def test_triangles_that_differ_by_rounding_are_averaged(x64: None) -> None:
         np.testing.assert_allclose(pair.value, expected, rtol=1e-8)
     huge = np.array([[0.0, 1.7e308], [1.7e308 * (1 + 1e-9), 0.0]])
     assert np.isfinite(fj.laplacian_from_adjacency(huge).blocks[0]).all()
+    slope = jax.jit(jax.grad(lambda a: fj.laplacian_from_adjacency(a).quadratic_form(jnp.arange(20.0))))(adjacency)
+    np.testing.assert_array_equal(slope, slope.T)
 
 
 HOST_ONLY: list[Callable[..., Any]] = [
@@ -128,7 +130,8 @@ def test_proofs_are_for_one_graph_on_the_host(call: Callable[..., Any]) -> None:
 def test_a_proof_takes_one_number() -> None:
     lap = path()
     pair = fj.fiedler_pair(lap)
-    for wrong in (pair, None, "1", 1j, np.ones(3)):
+    assert {fj.certify(lap, value).below_lower for value in (1, 1.0, np.float32(1), jnp.ones(()))} == {fj.Count(2, 2)}
+    for wrong in (pair, None, "1", 1j, np.ones(3), np.array("1")):
         with pytest.raises(errors.ArgumentTypeError, match="certify takes one real number"):
             fj.certify(lap, wrong)  # pyright: ignore[reportArgumentType]
     for wrong in ("1e-6", None, 1j, np.ones(3)):

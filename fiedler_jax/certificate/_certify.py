@@ -7,6 +7,7 @@ import numbers
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fiedler_jax._checks import on_the_host
@@ -147,7 +148,8 @@ def certify(
 
 
 def _number(value: Any) -> float:
-    array = isinstance(value, jax.Array | np.ndarray) and np.shape(value) == () and value.dtype.kind != "c"
+    array = isinstance(value, jax.Array | np.ndarray) and np.shape(value) == ()
+    array = array and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
     if not (array or isinstance(value, numbers.Real)):
         raise ArgumentTypeError(
             f"certify takes one real number, not {type(value).__name__}. Of a FiedlerPair pass the value, of several "

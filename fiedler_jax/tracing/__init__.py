@@ -113,17 +113,23 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
 def _interpreted(
     program: Program, variables: Sequence[Effective | None], inputs: Sequence[tuple[tuple[Any, ...], Any]]
 ) -> tuple[Trace, list[Value]]:
-    """The notes of an interpretation, and the outputs: of another one, where units were united too late to be seen."""
-    trace, outputs = None, []
+    """The notes of an interpretation, and the outputs: of another one, where units were united too late to be seen.
+
+    If that one goes another way, which units there are those here cannot be told, and the first counts.
+    """
+    found: tuple[Trace, list[Value]] | None = None
     for _ in range(_MOST_INTERPRETATIONS):
-        trace = Trace(run, Units(None if trace is None else trace.units))
+        trace = Trace(run, Units(found[0].units if found else None))
         ids = iter([_input(trace, *given) for given in inputs])
         trace.units.mark_inputs()
         outputs = run(trace, program, [next(ids) if value is None else value for value in variables])
+        if found and not trace.units.made_as_before():
+            break
+        found = trace, outputs
         if trace.saw_all():
             break
-    assert trace is not None
-    return trace, outputs
+    assert found is not None
+    return found
 
 
 def _input(trace: Trace, key_path: tuple[Any, ...], leaf: Any) -> Value:

@@ -51,8 +51,8 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 
 def _is_over_layers(trace: Trace, sliced: Sequence[Value]) -> bool:
     """Whether a loop that is given these stacks goes over layers, and not over the positions of its inputs."""
-    activations = [ids for ids in sliced if isinstance(ids, np.ndarray) and ids.shape[0] > 1 and holds_any(ids)]
-    units = [np.maximum(ids, NO_UNIT) for ids in activations]
+    activations = [ids for ids in sliced if isinstance(ids, np.ndarray) and holds_any(ids)]
+    units = [np.maximum(ids, NO_UNIT) for ids in activations if ids.shape[0] > 1]
     if any(trace.units.linked(ids) and not trace.units.are_inputs(ids) for ids in units):
         return True
     stacks = [value for value in sliced if isinstance(value, Effective) and value.leaves]

@@ -70,9 +70,10 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
         if not varied(b) < varied(a):
             if units.linked(a) and units.linked(b):
                 return outer(trace, a, b)
-            return a if units.linked(a) else b if units.linked(b) else no_units(a.ndim)
-        # A gate of each position joins no features of an input.
-        gates = a.ndim > 1 and a.ndim - 1 in varied(a) - varied(b)
+            # A gate of each position joins no features of an input, which are along the last axis.
+            first, second = (units.linked(ids) or ids.ndim - 1 in varied(ids) for ids in (a, b))
+            return a if units.linked(a) else b if units.linked(b) else a if first else b if second else no_units(a.ndim)
+        gates = a.ndim > 1 and a.ndim - 1 in varied(a) - varied(b) and (not varied(b) or units.are_inputs(a))
         if units.linked(a) or not units.linked(b) or gates:
             return a
     if units.linked(a) and units.linked(b):
@@ -232,19 +233,9 @@ def decision(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value
 
 
 def lost_where_varied(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Identities after an operation that mixes all elements along some axes: none, if they vary there.
-
-    Positions of an input, which are not along its last axis, are one as they would be for a kernel.
-    """
+    """Identities after an operation that mixes all elements along some axes: none, if they vary there."""
     found = trace.units.simplest(ids)
-    if not varied(found) & set(axes):
-        return found
-    return trace.units.united_over(found, axes) if _of_input(trace, found, axes) else no_units(found.ndim)
-
-
-def _of_input(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> bool:
-    """Whether positions of an input, and no features, which are along the last axis, lie along these."""
-    return ids.ndim - 1 not in axes and has_units(ids) and trace.units.are_inputs(ids)
+    return no_units(found.ndim) if varied(found) & set(axes) else found
 
 
 def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -265,37 +256,29 @@ def collective(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Val
 def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """As a reduction, but the axis stays; so units of kernels are mixed with their neighbours, as by a fixed matrix."""
     ids, axis = trace.units.simplest(identities(values[0])), equation.params["axis"]
-    if axis in varied(ids) and trace.units.linked(ids) and not _of_input(trace, ids, [axis]):
+    if axis in varied(ids) and trace.units.linked(ids):
         trace.not_understood(f"{equation.primitive.name} over units", values)
     return [lost_where_varied(trace, ids, [axis])]
 
 
-def _ordered(trace: Trace, ids: np.ndarray, axis: int, count: int) -> np.ndarray:
-    """Identities of so many order statistics along an axis; those of units of kernels are pools of neighbours."""
+def _ordered(trace: Trace, ids: np.ndarray, axis: int) -> np.ndarray:
+    """Identities of order statistics along an axis; those of units of kernels are a pool of neighbours."""
     found = trace.units.simplest(ids)
-    if axis not in varied(found) or not trace.units.linked(found) or _of_input(trace, found, [axis]):
+    if axis not in varied(found) or not trace.units.linked(found):
         return lost_where_varied(trace, found, [axis])
-    members = np.moveaxis(found, axis, -1)
-    if members.size * count > MOST_OUTER:
-        trace.not_understood(f"an order of {members.shape[-1]} units", [found])
-        return no_units(found.ndim)
-    kept = *members.shape[:-1], count
-    every = np.broadcast_to(members[..., None, :], (*kept, members.shape[-1]))
-    pools = trace.units.in_pools(every.reshape(-1, members.shape[-1]), neighbours=True)
-    return np.moveaxis(pools.reshape(kept), -1, axis)
+    return trace.units.mixed(found, [axis])
 
 
 def sort(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Sorting positions leaves a unit what it is; sorting units makes them order statistics."""
-    axis = equation.params["dimension"]
-    return [_ordered(trace, identities(value), axis, shape_of(equation.outvars[0])[axis]) for value in values]
+    return [_ordered(trace, identities(value), equation.params["dimension"]) for value in values]
 
 
 def top_k(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """As sorting; the indices are no units."""
-    shape = shape_of(equation.outvars[0])
-    axis = equation.params.get("reduction_dimension", equation.params.get("axis", -1)) % len(shape)
-    return [_ordered(trace, identities(values[0]), axis, shape[axis]), no_units(len(shape))]
+    rank = len(shape_of(equation.outvars[0]))
+    axis = equation.params.get("reduction_dimension", equation.params.get("axis", -1)) % rank
+    return [_ordered(trace, identities(values[0]), axis), no_units(rank)]
 
 
 def fft(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

@@ -144,7 +144,9 @@ def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, va
     axes = sorted(varied(ids) & set(axes))
     if not axes:
         return ids
-    if not trace.units.linked(ids) and not np.any(trace.units.are_of_neighbours(ids)):
+    if np.any(trace.units.are_of_neighbours(ids)):
+        return trace.units.mixed(ids, axes)
+    if not trace.units.linked(ids):
         return trace.units.united_over(ids, axes)
     trace.see(ids)
     trace.not_understood(f"{equation.primitive.name} of units by a computed index", values)

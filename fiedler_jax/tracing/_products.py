@@ -52,6 +52,8 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & {*contract[x], *batch[x]}:
         ids = with_units_for_pools(trace, ids, kernel)
+    elif np.any(trace.units.are_of_neighbours(ids)):
+        ids = no_units(with_units_for_pools(trace, ids, kernel).ndim)
     if not holds_any(ids):
         sizes = [kernel.shape[axis] for axis in (*batch[w], *contract[w])]
         ids = rows_of(trace, values[x], (*batch[x], *contract[x]), sizes, kernel)
@@ -73,9 +75,9 @@ def mixes_positions(
     """Whether a kernel joins positions of the same unit, and is shared by different units of earlier kernels.
 
     Uniting what it is shared over would make one vertex of them all (the token mixing of an MLP-Mixer). But where it
-    reads one feature of an input, it is shared by that one's positions, though others of them were read before.
+    reads one feature of an input, it is shared by that one's positions, though some of them were read before.
     """
-    if features == 1 and trace.units.are_inputs(ids):
+    if features == 1 and trace.units.are_inputs(ids) and not trace.units.all_linked(ids):
         return False
     return not varied(ids) & set(contracted) and bool(varied(ids) & set(free)) and trace.units.linked(ids)
 
@@ -123,7 +125,9 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
         (several, one), (_, other) = found
         if not several:
             return combined(trace, one, other)
-        return outer(trace, one, other) if units.linked(one) and units.linked(other) else no_units(rank)
+        if units.linked(one) and units.linked(other):
+            return outer(trace, one, other)
+        return one if units.linked(one) else other if units.linked(other) else no_units(rank)
     several, result = max(found, key=lambda of: of[0], default=(False, no_units(rank)))
     if several:
         return result

@@ -41,8 +41,10 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
         return elementwise(trace, equation, values)
     axes = tuple(range(ids.ndim))
     own = {axis for axis, size in enumerate(kernel.shape) if size > shape[axis]}
-    # A statistic that is still to be told from a sum is none; a single unit has as many edges as the vector entries.
-    if not own or not has_units(ids) or (trace.units.linked(ids) and not (ids.size == 1 and len(own) == 1)):
+    # A statistic that is still to be told from a sum is none. A single unit has an edge for each entry of a vector of
+    # features, which are along the last axis.
+    alone = ids.size == 1 and own == {ids.ndim - 1}
+    if not own or not has_units(ids) or (trace.units.linked(ids) and not alone):
         (found,) = elementwise(trace, equation, values)
         trace.scale(ScaledKernel(identities(found), kernel, axes, ids))
         return [found]

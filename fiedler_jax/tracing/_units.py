@@ -75,6 +75,11 @@ class Units:
         self._now[found[new]] = numbers[first[new]]
         self.unite(numbers, self._now[before])
 
+    def made_as_before(self) -> bool:
+        """Whether units were made under the names and shapes of the earlier interpretation, as many each, if any."""
+        earlier = self._earlier._made if self._earlier else {}
+        return all(len(again) == len(earlier[key]) for key, again in self._made.items() if key in earlier)
+
     def mark_inputs(self) -> None:
         """Note that all units made so far are elements of inputs."""
         self._num_inputs = len(self._parent)
@@ -128,6 +133,11 @@ class Units:
         """Note that units have edges."""
         found = self.find(ids)
         self._linked[found[found >= 0]] = True
+
+    def all_linked(self, ids: np.ndarray) -> bool:
+        """Whether all of the units have edges."""
+        found = self.find(ids)
+        return bool(np.all(self._linked[found[found >= 0]]))
 
     def linked(self, ids: np.ndarray) -> bool:
         """Whether any of the units has edges."""
@@ -209,6 +219,12 @@ class Units:
         pairs = np.stack([np.broadcast_to(pools[:, None], members.shape)[held], members[held]])
         self._pooled = np.concatenate([self._pooled, pairs], axis=1)
         return np.where(held.any(axis=1), pools, NO_UNIT)
+
+    def mixed(self, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """Identities after which of some along these axes is where is not known: a pool of neighbours of them all."""
+        members = np.moveaxis(ids, axes, range(-len(axes), 0))
+        kept = [1 if axis in axes else size for axis, size in enumerate(ids.shape)]
+        return self.in_pools(members.reshape(math.prod(kept), -1), neighbours=True).reshape(kept)
 
     def with_neighbours(self, some: np.ndarray, others: np.ndarray) -> np.ndarray | None:
         """Identities of what has come of two arrays, if the units of one are others of those of the other, shifted.

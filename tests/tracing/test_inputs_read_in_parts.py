@@ -5,9 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
-from traced import assert_one_graph, cases, check, linen, writings
+from traced import assert_one_graph, cases, check, linen, random_params, writings
 
 CASES, case = cases()
 WRITINGS, written_as = writings(2, 7, 3)
@@ -54,22 +55,6 @@ def the_past_and_all():
     return [lambda p, x: past(p, x) + every(p, x), lambda p, x: every(p, x) + past(p, x)]
 
 
-@written_as(w=(3, 2))
-def a_running_sum_of_an_input():
-    return [lambda p, x: jnp.cumsum(x @ p["w"], axis=1), lambda p, x: jnp.cumsum(x, axis=1) @ p["w"]]
-
-
-@written_as(s=(3, 2), w=(3, 2))
-def a_skip_beside_a_running_sum():
-    def skip(p, x):
-        return x[:, -1] @ p["s"]
-
-    def running(p, x):
-        return (jnp.cumsum(x, axis=1) @ p["w"]).mean(1)
-
-    return [lambda p, x: skip(p, x) + running(p, x), lambda p, x: running(p, x) + skip(p, x)]
-
-
 @written_as(s=(3, 2), w=(3, 2))
 def a_skip_beside_attention_without_parameters():
     def skip(p, x):
@@ -103,12 +88,104 @@ def a_recurrence_that_starts_from_its_first_step():
 @case
 def features_gated_at_each_position_by_another_input():
     def model(params, x, mask):
-        return (x * mask[..., None]) @ params["w"]
+        return ((x * mask[..., None]) @ params["w"]).mean(1) + (x @ params["s"]).mean(1)
 
     def reference(p, a):
-        a.layer(a.units(3), p["w"])
+        x = a.units(3)
+        a.join(x, a.layer(x, p["w"]), p["s"])
 
-    return model, {"w": jnp.ones((3, 2))}, (jnp.ones((2, 7, 3)), jnp.ones((2, 7))), reference
+    return model, random_params(w=(3, 2), s=(3, 2)), (jnp.ones((2, 7, 3)), jnp.ones((2, 7))), reference
+
+
+@case
+def a_residual_around_what_is_scaled_by_another_input():
+    def model(params, x, scale):
+        return x + jax.nn.relu((scale[:, None] * x) @ params["a"]) @ params["b"]
+
+    def reference(p, a):
+        x = a.units(3)
+        a.join(a.layer(x, p["a"]), x, p["b"])
+
+    return model, random_params(a=(3, 6), b=(6, 3)), (jnp.ones((2, 3)), jnp.ones(2)), reference
+
+
+@case
+def positions_beside_steps_that_are_one_already():
+    def model(params, x):
+        def step(h, now):
+            return jnp.tanh(now[0] @ params["i"] + now[1] + h @ params["u"]), None
+
+        h, _ = lax.scan(step, jnp.zeros((2, 5)), ((x @ params["d"]).swapaxes(0, 1), params["positions"]))
+        return h @ params["o"]
+
+    def reference(p, a):
+        h = a.layer(a.layer(a.units(3), p["d"]), p["i"])
+        a.join(h, h, p["u"])
+        a.layer(h, p["o"])
+
+    params = random_params(d=(3, 4), i=(4, 5), u=(5, 5), positions=(7, 5), o=(5, 2))
+    return model, params, (jnp.ones((2, 7, 3)),), reference
+
+
+@case
+def a_carry_gated_along_some_of_its_axes():
+    def model(params, x):
+        def step(h, x):
+            return jax.nn.sigmoid(x @ params["g"])[:, :, None] * h + (x @ params["w"])[:, :, None], None
+
+        h, _ = lax.scan(step, jnp.zeros((2, 5, 4)), x.swapaxes(0, 1))
+        return h.mean(-1) @ params["o"]
+
+    def reference(p, a):
+        x = a.units(3)
+        h = a.layer(x, p["w"])
+        a.join(x, h, p["g"])
+        a.layer(h, p["o"])
+
+    return model, random_params(w=(3, 5), g=(3, 5), o=(5, 2)), (jnp.ones((2, 6, 3)),), reference
+
+
+@case
+def channels_less_their_median():
+    def model(params, x):
+        x = x - jnp.median(x, axis=1, keepdims=True)
+        return lax.conv_general_dilated(x, params["k"], (1, 1), "SAME")
+
+    def reference(p, a):
+        a.layer(a.units(3), np.abs(p["k"]).sum(axis=(2, 3)).T)
+
+    return model, random_params(k=(6, 3, 3, 3)), (jnp.ones((2, 3, 8, 8)),), reference
+
+
+@case
+def a_table_of_positions_beside_one_unit():
+    def model(params, x):
+        return jnp.tanh((x @ params["w"])[:, None] * params["positions"] + params["shift"]) @ params["o"]
+
+    def reference(p, a):
+        a.layer(a.layer(a.units(3), p["w"]), p["o"])
+
+    params = random_params(w=(3, 1), positions=(7, 1), shift=(7, 1), o=(1, 2))
+    return model, params, (jnp.ones((4, 3)),), reference
+
+
+@case
+def experts_gated_by_the_largest_scores_written_back():
+    def model(params, x):
+        h = x @ params["w"]
+        values, places = lax.top_k(jax.nn.softmax(h @ params["r"]), 2)
+        gates = jnp.zeros((7, 4)).at[jnp.arange(7)[:, None], places].set(values)
+        return jnp.einsum("be,bef->bf", gates, jnp.einsum("bd,edf->bef", h, params["e"])) @ params["o"]
+
+    def reference(p, a):
+        h = a.layer(a.units(3), p["w"])
+        a.layer(h, p["r"])
+        out = a.units(5)
+        for kernel in p["e"]:
+            a.join(h, out, kernel)
+        a.layer(out, p["o"])
+
+    return model, random_params(w=(3, 6), r=(6, 4), e=(4, 6, 5), o=(5, 2)), (jnp.ones((7, 3)),), reference
 
 
 @pytest.mark.parametrize("name", CASES)
