@@ -130,7 +130,8 @@ def test_proofs_are_for_one_graph_on_the_host(call: Callable[..., Any]) -> None:
 def test_a_proof_takes_one_number() -> None:
     lap = path()
     pair = fj.fiedler_pair(lap)
-    assert {fj.certify(lap, value).below_lower for value in (1, 1.0, np.float32(1), jnp.ones(()))} == {fj.Count(2, 2)}
+    values: list[Any] = [1, 1.0, np.float32(1), np.ones(()), jnp.ones(())]
+    assert {fj.certify(lap, value).below_lower for value in values} == {fj.Count(2, 2)}
     for wrong in (pair, None, "1", 1j, np.ones(3), np.array("1")):
         with pytest.raises(errors.ArgumentTypeError, match="certify takes one real number"):
             fj.certify(lap, wrong)  # pyright: ignore[reportArgumentType]

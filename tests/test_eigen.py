@@ -263,7 +263,7 @@ def test_power_iteration_keeps_its_tolerance_in_a_cluster(x64: None) -> None:
     # All six targets lack parts of the same vectors above them.
     draws = [np.random.default_rng(seed) for seed in range(200)]
     drawn = np.array([[*(1 + 1e-2 * np.sort(rng.random(6))), *(1.05 + 0.3 * rng.random(14))] for rng in draws])
-    matrices = jnp.asarray([spectra.with_spectrum(values, seed)[0] for seed, values in enumerate(drawn)])
+    matrices = jnp.asarray([with_spectrum(values, seed)[0] for seed, values in enumerate(drawn)])
     solver = eigen.PowerIteration(tol=1e-3, max_iterations=500)
     result = jax.jit(jax.vmap(lambda matrix: solver.solve(eigen.operator_from_matrix(matrix), 6)))(matrices)
     assert jnp.all(result.status == Status.CONVERGED)
