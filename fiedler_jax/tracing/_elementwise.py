@@ -235,7 +235,10 @@ def decision(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value
 def lost_where_varied(trace: Trace, ids: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     """Identities after an operation that mixes all elements along some axes: none, if they vary there."""
     found = trace.units.simplest(ids)
-    return no_units(found.ndim) if varied(found) & set(axes) else found
+    if not varied(found) & set(axes):
+        return found
+    trace.see(found)
+    return no_units(found.ndim)
 
 
 def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

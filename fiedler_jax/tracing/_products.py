@@ -79,6 +79,9 @@ def mixes_positions(
     """
     if features == 1 and trace.units.are_inputs(ids) and not trace.units.all_linked(ids):
         return False
+    # Padding beside a unit is no other one.
+    if len(np.unique(ids[ids != NO_UNIT])) < 2:
+        return False
     return not varied(ids) & set(contracted) and bool(varied(ids) & set(free)) and trace.units.linked(ids)
 
 

@@ -44,6 +44,21 @@ def a_convolution_of_one_channel():
     return [convolution, by_hand]
 
 
+@written_as(k=(3, 1, 5), o=(5, 2))
+def a_padded_convolution_of_one_channel():
+    def by_hand(p, x):
+        padded = jnp.pad(x[..., :1], ((0, 0), (1, 1), (0, 0)))
+        patches = jnp.stack([padded[:, i : i + 7] for i in range(3)], axis=2)
+        return sum(patches[:, :, i] @ p["k"][i] for i in range(3)).sum(1) @ p["o"]  # pyright: ignore[reportAttributeAccessIssue]
+
+    def convolution(p, x):
+        layout = ("NWC", "WIO", "NWC")
+        h = lax.conv_general_dilated(x[..., :1], p["k"], (1,), "SAME", dimension_numbers=layout)
+        return h.sum(1) @ p["o"]
+
+    return [convolution, by_hand]
+
+
 @written_as(a=(1, 4), b=(1, 4))
 def the_past_and_all():
     def past(p, x):
@@ -53,6 +68,17 @@ def the_past_and_all():
         return (x[..., :1] @ p["b"]).sum(1)
 
     return [lambda p, x: past(p, x) + every(p, x), lambda p, x: every(p, x) + past(p, x)]
+
+
+@written_as(a=(3, 4), u=(4, 4), w=(3, 4))
+def a_recurrence_beside_a_running_sum():
+    def running(p, x):
+        return (jnp.cumsum(x, axis=1) @ p["w"]).mean(1)
+
+    def steps(p, x):
+        return recurrence(p, x, jnp.zeros((2, 4)))
+
+    return [lambda p, x: steps(p, x) + running(p, x), lambda p, x: running(p, x) + steps(p, x)]
 
 
 @written_as(s=(3, 2), w=(3, 2))
