@@ -1,5 +1,6 @@
 """Checks of what the caller gives, before anything is traced with it."""
 
+import numbers
 from typing import Any
 
 import jax
@@ -19,11 +20,23 @@ def flag(name: str, value: Any) -> bool:
     raise HyperparameterError(f"{name} must be True or False, known before anything is traced, not {kind}.")
 
 
+def holds_reals(dtype: Any) -> bool:
+    """Whether a dtype is one of real numbers, truth values among them."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is one real number, traced or not."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return value.ndim == 0 and holds_reals(value.dtype)
+    return isinstance(value, numbers.Real)
+
+
 def rows_of_vertices(vectors: Any, num_vertices: int) -> jax.Array:
     """A vector (n,) or rows (b, n) as a real array; VectorError unless there is one real entry for each vertex."""
     try:
         found = vectors if isinstance(vectors, jax.Array) else np.asarray(vectors)
-        real = any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+        real = holds_reals(found.dtype)
         if not real and not jnp.issubdtype(found.dtype, jnp.complexfloating):
             raise TypeError
     except (TypeError, ValueError):

@@ -11,13 +11,13 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from fiedler_jax._checks import flag
+from fiedler_jax._checks import flag, is_real
 from fiedler_jax._paths import Path, canonical_path, is_masked, leaf_shape, named
 from fiedler_jax._report import listed
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax._state import FiedlerPenaltyState, check_is_state, check_state_fits, initial_state
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
-from fiedler_jax.eigen._result import is_real, is_whole
+from fiedler_jax.eigen._result import is_whole
 from fiedler_jax.eigen._varying import varying_alike
 from fiedler_jax.errors import (
     DisconnectedGraphError,

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from fiedler_jax._checks import flag, rows_of_vertices
+from fiedler_jax._checks import flag, is_real, rows_of_vertices
 from fiedler_jax._folding import fold
 from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
 from fiedler_jax.eigen._operator import power_of_two
-from fiedler_jax.eigen._result import in_units, is_real, is_whole
+from fiedler_jax.eigen._result import in_units, is_whole
 from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, NoFiedlerValueError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
 from fiedler_jax.laplacian import Laplacian, Range, check_laplacian, laplacian

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from fiedler_jax._checks import flag, rows_of_vertices
+from fiedler_jax._checks import flag, holds_reals, rows_of_vertices
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax.errors import AdjacencyError, ArgumentTypeError
 from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, without_diagonal
@@ -272,7 +272,7 @@ def _real_square(adjacency: Any) -> Any:
         ) from None
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise AdjacencyError("An adjacency holds real weights, not complex ones. Take absolute values first.")
-    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+    if not holds_reals(array.dtype):
         raise AdjacencyError(f"An adjacency holds real weights, not {array.dtype}.")
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise AdjacencyError(f"An adjacency is a square matrix (n, n), not of shape {array.shape}.")

@@ -7,10 +7,9 @@ import numbers
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fiedler_jax._checks import on_the_host
+from fiedler_jax._checks import is_real, on_the_host
 from fiedler_jax.certificate._elimination import Parts, count_beside, partition
 from fiedler_jax.certificate._graph import Graph, graph_of, search
 from fiedler_jax.errors import ArgumentTypeError, HyperparameterError
@@ -148,9 +147,7 @@ def certify(
 
 
 def _number(value: Any) -> float:
-    array = isinstance(value, jax.Array | np.ndarray) and np.shape(value) == ()
-    array = array and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
-    if not (array or isinstance(value, numbers.Real)):
+    if not is_real(value):
         raise ArgumentTypeError(
             f"certify takes one real number, not {type(value).__name__}. Of a FiedlerPair pass the value, of several "
             "values one after the other."

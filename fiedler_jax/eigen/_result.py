@@ -205,13 +205,6 @@ def is_whole(number: Any) -> bool:
     return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
-def is_real(value: Any) -> bool:
-    """Whether it is one real number, traced or not."""
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return value.ndim == 0 and value.dtype.kind != "c"
-    return isinstance(value, numbers.Real)
-
-
 def default_tolerance(tol: float | None, dtype: jnp.dtype) -> float:
     """The relative accuracy asked of the values: 1e-6 in float32, 1e-9 in float64, unless given."""
     return tol if tol is not None else (1e-9 if jnp.finfo(dtype).bits == 64 else 1e-6)
