@@ -81,6 +81,32 @@ def test_units_that_grow_apart_as_in_training_take_no_more_products() -> None:
     assert max(products) <= 6
 
 
+def test_a_recurrent_network_with_many_words_takes_no_more_products(dtype: str) -> None:
+    # What may seem to come down further here leads to nothing that is not held already. It was waited for, for 100
+    # products.
+    rng, (words, units) = np.random.default_rng(0), (500, 50)
+    shapes = {"embedding": (words, units), "below": (units, 4, units), "own": (units, 4, units), "out": (units, words)}
+    drawn = {name: (rng.normal(size=shape) / units**0.5).astype(dtype) for name, shape in shapes.items()}
+    params = {name: np.abs(kernel).sum(axis=1) if kernel.ndim == 3 else kernel for name, kernel in drawn.items()}
+    joined = [
+        ("embedding", "word", "token"),
+        ("below", "token", "cell"),
+        ("own", "cell", "cell"),
+        ("out", "cell", "next"),
+    ]
+    pair = solve(fj.graph_from_edges(params, joined), params, False)
+    assert bool(pair.usable)
+    assert int(pair.iterations) <= 8
+    adjacency = np.zeros((2 * words + 2 * units,) * 2)
+    starts = {"word": 0, "token": words, "cell": words + units, "next": words + 2 * units}
+    for name, source, target in joined:
+        kernel = params[name]
+        rows, columns = starts[source] + np.arange(len(kernel)), starts[target] + np.arange(kernel.shape[1])
+        adjacency[np.ix_(rows, columns)] += np.abs(kernel)
+        adjacency[np.ix_(columns, rows)] += np.abs(kernel.T)
+    np.testing.assert_allclose(pair.value, reference.spectrum(adjacency, False)[1], rtol=10 * tolerance(dtype))
+
+
 def closed_forms() -> list[Any]:
     n = 12
     path, cycle, star, complete = nx.path_graph(n), nx.cycle_graph(n), nx.star_graph(n - 1), nx.complete_graph(n)

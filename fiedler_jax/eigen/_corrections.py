@@ -9,7 +9,7 @@ import numpy as np
 from fiedler_jax.eigen._basis import RitzPairs
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import RitzReport, absent_value, accuracy_floor
-from fiedler_jax.eigen._rows import inner_products, lengths
+from fiedler_jax.eigen._rows import diagonal, inner_products, lengths
 
 # The least distance of a value from the diagonal, as a share of the diagonal, that a correction counts with. Where
 # thousands of inputs have nearly one degree, 0.1 took 29 block products and 0.01 took 6; where the two least differ by
@@ -38,6 +38,9 @@ _LOOSE_ROWS = 2
 # heavy path come down by little at a time and by much in all: of 240 solves with two such paths, given λ3's exact
 # vector, 76 were wrong in silence in float64 with a share of 0.1, and 3 now (tests/test_misleading_starts.py has some).
 _DEVELOPED = 0.01
+
+# Rows of a basis are told apart in the norm of the diagonal as far as float32 can; where it cannot, they count less.
+_RIDGE = 1e-4
 
 
 class Loose(NamedTuple):
@@ -88,6 +91,7 @@ def loosest(
     ritz: RitzPairs,
     basis: jax.Array,
     products: jax.Array,
+    projected: jax.Array,
     report: RitzReport,
     wanted: int,
 ) -> Loose:
@@ -95,9 +99,10 @@ def loosest(
 
     Such a vector has a small value beside large degrees, by which no correction finds it, and at a restart its parts
     are lost in Ritz vectors of larger values. So all pairs but the `wanted` first and those of the report that are
-    developed are mixed to vectors v that A and D both leave apart. Of the two whose ``D⁻¹A v`` is furthest from v, in
-    the norm of D, ``v - D⁻¹A v`` is taken, which keeps such parts alone. Beyond 45° one is falling: its quotient
-    ``vᵀA v / vᵀD v`` may come down to nothing.
+    developed are mixed to vectors v that A and D both leave apart. Of the two whose ``D⁻¹A v`` is furthest from the
+    basis, in the norm of D, ``v - D⁻¹A v`` is taken, which keeps such parts alone. Beyond 45° one is falling: its
+    quotient ``vᵀA v / vᵀD v`` may come down to nothing. What of ``D⁻¹A v`` the basis holds leads nowhere: with the
+    angle to v alone an LSTM, whose embedded words are light beside its units, took 100 products instead of 4.
     """
     developed = report.reach <= _DEVELOPED * report.values
     developed |= jnp.minimum(report.values, report.residuals) <= accuracy_floor(operator)
@@ -106,15 +111,33 @@ def loosest(
     scale = jnp.where(free, jax.lax.rsqrt(jnp.maximum(ritz.values, accuracy_floor(operator))), 0)
     mixing = scale[:, None] * ritz.coefficients.T
     # Divided by the roots of their values all have ``vᵀA v = 1``, and any rotation of them too.
-    weights = mixing @ ((operator.diagonal * basis) @ basis.T) @ mixing.T
+    gram = (operator.diagonal * basis) @ basis.T
+    weights = mixing @ gram @ mixing.T
     weights, rotation = jnp.linalg.eigh(weights, symmetrize_input=False)
     mixing = rotation.T @ mixing
     steps = _preconditioned(operator, jnp.zeros(len(basis), scale.dtype), products, least=1)
-    # One over the squared cosine of the angle.
-    bent = weights * jnp.sum((mixing @ (steps @ products.T)) * mixing, axis=1)
+    # The squared tangent of the angle.
+    bent = weights * jnp.sum((mixing @ (steps @ products.T)) * mixing, axis=1) - 1
+    # In a basis turned alike, so that one decomposition waits for the other: under vmap both are of batches, and two
+    # such at once wait for each other for ever where XLA has two threads (jaxlib 0.10.2).
+    turned = rotation.T @ ritz.coefficients.T
+    bent = jax.lax.cond(
+        jnp.max(bent) > 1,
+        lambda: bent + 1 - weights * _held(turned @ gram @ turned.T, turned @ projected @ mixing.T),
+        lambda: bent,
+    )
     most, place = jax.lax.top_k(bent, _LOOSE_ROWS)
     mixing = (place[:, None] == number).astype(scale.dtype) @ mixing
-    return Loose(mixing, mixing @ (basis - steps), most[0] > 2)
+    return Loose(mixing, mixing @ (basis - steps), most[0] > 1)
+
+
+def _held(gram: jax.Array, columns: jax.Array) -> jax.Array:
+    """What a basis holds of vectors, ``cᵀ G⁻¹ c``, from its Gram matrix and its inner products with each of them."""
+    size = diagonal(gram)
+    inverse = jnp.where(size > 0, jax.lax.rsqrt(jnp.where(size > 0, size, 1)), 0)
+    sizes, turn = jnp.linalg.eigh(gram * inverse * inverse[:, None], symmetrize_input=False)
+    parts = turn.T @ (inverse[:, None] * columns)
+    return jnp.sum(parts**2 / (jnp.maximum(sizes, 0) + _RIDGE)[:, None], axis=0)
 
 
 def _preconditioned(operator: SymmetricOperator, values: jax.Array, rows: jax.Array, least: float) -> jax.Array:

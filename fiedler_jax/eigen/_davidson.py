@@ -273,7 +273,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     # Where nothing is left to look at, nothing smaller can hide in a residual at the floor.
     settled = jnp.where(exhausted, accuracy_floor(operator), settled_residual(operator, values[:num]))
     found = assess(operator, cautious, num, tol, exhausted, settled)
-    loose = loosest(operator, ritz, state.basis, state.products, report, wanted)
+    loose = loosest(operator, ritz, state.basis, state.products, projected, report, wanted)
     # Nothing lies below targets that are rounding.
     hides = is_uneven(operator) & (jnp.max(values[:num]) > accuracy_floor(operator))
     evidence = Evidence(
