@@ -96,9 +96,10 @@ class Effective:
             return _digest("output", str(self.index), self.operation.fingerprint)
         if self.leaf is not None:
             return _digest("leaf", display(self.leaf))
-        value = np.asarray(
-            jax.random.key_data(self.value) if jnp.issubdtype(self.dtype, jax.dtypes.prng_key) else self.value
-        )
+        value = self.value
+        if value is not None and jnp.issubdtype(self.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        value = np.asarray(value)
         return _digest("constant", str(value.dtype), str(value.shape), hashlib.sha256(value.tobytes()).hexdigest())
 
     def at(self, place: str) -> "Effective":
@@ -151,8 +152,11 @@ def evaluate(effective: Effective, leaves: Mapping[Path, Any], memo: dict[int, A
 
 
 def constant_value(effective: Effective) -> np.ndarray | None:
-    """The value of an effective kernel without parameters, or None if it has none; computed on the host."""
-    if effective.leaves or not effective.known:
+    """The value of an effective kernel without parameters, or None if it has none, or is a key of random numbers.
+
+    It is computed on the host.
+    """
+    if effective.leaves or not effective.known or jnp.issubdtype(effective.dtype, jax.dtypes.prng_key):
         return None
     with jax.ensure_compile_time_eval(), _on_host():
         return np.asarray(evaluate(effective, {}))

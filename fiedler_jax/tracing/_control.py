@@ -45,7 +45,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     xs = [v if isinstance(v, Effective) else _at_all_steps(trace, v) for v in sliced]
     first = [_at_any_step(trace, value) for value in xs]
     results = _one_step(trace, program, consts, carry, first)
-    ys = (_lost(trace, v) if isinstance(v, Effective) else v[None] for v in results[num_carry:])
+    ys = (_at_each_step(v, params["length"]) for v in results[num_carry:])
     return [*results[:num_carry], *ys]
 
 
@@ -93,9 +93,10 @@ def _one_step(trace: Trace, program: Any, consts: list[Value], carry: list[Value
         inside.append(begun)
     results = trace.run(trace, program, [*consts, *inside, *xs])
     for i, (value, result) in enumerate(zip(inside, results, strict=False)):
-        if isinstance(value, np.ndarray):
-            trace.used([result], "is carried through a loop")
-            results[i] = _carried(trace, value, identities(result))
+        if not isinstance(value, np.ndarray) or (leaves_of([result]) and not trace.units.linked(value)):
+            continue
+        trace.used([result], "is carried through a loop")
+        results[i] = _carried(trace, value, identities(result))
     return results
 
 
@@ -132,8 +133,6 @@ def _carried(trace: Trace, before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def _at_step(value: Value, step: int) -> Value:
     if isinstance(value, np.ndarray):
         return value[step] if value.shape[0] > 1 else value[0]
-    if not value.leaves and not value.known:
-        return Effective(value.shape[1:], value.dtype)
     (one,) = computed(
         f"step {step}",
         lambda stack: jax.lax.index_in_dim(stack, step, keepdims=False),
@@ -146,13 +145,23 @@ def _at_step(value: Value, step: int) -> Value:
 
 def _at_any_step(trace: Trace, value: Value) -> Value:
     """What a loop over time is given at a step; what is another one at another step is not known."""
-    if isinstance(value, Effective) and value.leaves:
+    if isinstance(value, np.ndarray):
+        return value[0]
+    if value.leaves:
         inputs = value, Effective((), jnp.dtype(jnp.int32))
         return computed("a step", jax.lax.dynamic_index_in_dim, inputs, [(value.shape[1:], value.dtype)])[0]
     stack = trace.known(value)
-    if stack is None or np.all(stack == stack[:1]):
+    if stack is not None and np.all(stack == stack[:1]):
         return _at_step(value, 0)
-    return Effective(stack.shape[1:], stack.dtype)
+    return Effective(value.shape[1:], value.dtype)
+
+
+def _at_each_step(value: Value, length: int) -> Value:
+    """What a loop over time gives out, of which there is one at all steps."""
+    if isinstance(value, np.ndarray):
+        return value[None]
+    shape = length, *value.shape
+    return computed(shape, lambda one: jnp.broadcast_to(one, shape), [value], [(shape, value.dtype)], True, True)[0]
 
 
 def _stacked(trace: Trace, steps: list[Value], shape: tuple[int, ...]) -> Value:
@@ -163,25 +172,20 @@ def _stacked(trace: Trace, steps: list[Value], shape: tuple[int, ...]) -> Value:
     return stacked(trace, [identities(value) for value in steps], 0)
 
 
-def _lost(trace: Trace, value: Effective) -> np.ndarray:
-    trace.used([value], "is given out by a loop")
-    return no_units(len(value.shape) + 1)
-
-
 def cond(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Every branch is followed; what they give is one unit."""
     index, *operands = values
     programs = [program for program in map(as_program, equation.params["branches"]) if program is not None]
     chosen = trace.known(index)
     if chosen is not None:
-        programs = [programs[min(max(int(chosen), 0), len(programs) - 1)]]
+        programs = [programs[int(chosen)]]
     branches = [trace.run(trace, program, operands) for program in programs]
     return [_either(trace, list(results)) for results in zip(*branches, strict=True)]
 
 
 def _either(trace: Trace, results: list[Value]) -> Value:
     effective = [value for value in results if isinstance(value, Effective)]
-    if len(effective) == len(results) and len({id(value) for value in effective}) == 1:
+    if len(effective) == len(results) and len(set(effective)) == 1:
         return results[0]
     if leaves_of(results):
         trace.not_understood("parameters chosen by a computed condition", results)

@@ -1,5 +1,6 @@
 """Models as JAX programs: loops, maps, branches, derivatives of their own, against adjacencies by hand."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -7,9 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from traced import KEY, cases, check, filled, linen, through
+from jax import lax
+from traced import KEY, assert_one_graph, cases, check, filled, linen, random_params, through, writings
+
+import fiedler_jax as fj
 
 CASES, case = cases()
+WRITINGS, written_as = writings(3, 2, 4)
 
 
 @case
@@ -130,3 +135,141 @@ def stacked_members_with_tables():
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())
+
+
+def recurrent(p: Any, x: jax.Array, step: Callable[..., Any], *sequences: jax.Array) -> Any:
+    """Hidden units of the last step, and what else a step gives from these."""
+    (h, carried), given = lax.scan(
+        lambda carry, now: step(jnp.tanh(now[0] @ p["w"] + carry[0] @ p["u"]), carry[1], *now[1:]),
+        (jnp.zeros((2, 4)), jnp.zeros_like(p["o"])),
+        (x, *sequences),
+    )
+    return h, carried, given
+
+
+@written_as(w=(4, 4), u=(4, 4), o=(4, 2))
+def a_kernel_out_of_a_loop_over_time():
+    def plain(p, x):
+        return recurrent(p, x, lambda h, c: ((h, c), None))[0] @ (2 * p["o"])
+
+    def given_out(p, x):
+        h, _, kernels = recurrent(p, x, lambda h, c: ((h, c), 2 * p["o"]))
+        return h @ kernels[-1]
+
+    def carried(p, x):
+        h, kernel, _ = recurrent(p, x, lambda h, c: ((h, 2 * p["o"]), None))
+        return h @ kernel
+
+    return [plain, given_out, carried]
+
+
+@written_as(w=(4, 4), u=(4, 4), o=(4, 2))
+def dropout_at_each_step():
+    def plain(p, x):
+        return recurrent(p, x, lambda h, c: ((h, c), None))[0] @ p["o"]
+
+    def kept(key):
+        # So small a rate drops nothing here.
+        return jax.random.bernoulli(key, 1 - 1e-6, (2, 4))
+
+    def a_key_for_each(p, x):
+        keys = jax.random.split(KEY, 3)
+        return recurrent(p, x, lambda h, c, key: ((h * kept(key), c), None), keys)[0] @ p["o"]
+
+    def a_key_given_out(p, x):
+        h, _, keys = recurrent(p, x, lambda h, c: ((h, c), KEY))
+        return h * kept(keys[0]) @ p["o"]
+
+    return [plain, a_key_for_each, a_key_given_out]
+
+
+def test_a_kernel_with_noise_of_each_step_is_named() -> None:
+    params = random_params(w=(4, 4), u=(4, 4), o=(4, 2))
+
+    def model(p, x):
+        def step(h, c, key):
+            kernel = p["o"] + jax.random.normal(key, p["o"].shape)
+            return (h, c), h @ jnp.concatenate([kernel, kernel], axis=1)
+
+        return recurrent(p, x, step, jax.random.split(KEY, 3))[2]
+
+    graph = fj.graph_from_model(model, params, jnp.ones((3, 2, 4)))
+    assert [block.kernel for block in graph.blocks] == ["w", "u"]
+    assert graph.not_understood == (
+        "a kernel made with an input, noise, a step of a loop, or state that was given without values on o",
+    )
+
+
+@written_as(w=(3, 4, 4), u=(3, 4, 4), o=(4, 2))
+def layers_that_give_something_out():
+    def plain(p, x):
+        h, given = jnp.zeros((2, 4)), jnp.zeros((2, 4))
+        for i in range(3):
+            h = jnp.tanh(h @ p["w"][i] + x[i] @ p["u"][i])
+            given += h
+        for i in (2, 1, 0):
+            h = jnp.tanh(h @ (2 * p["u"][i].T))
+        return (h + given) @ p["o"]
+
+    def step(h, now):
+        w, u, x = now
+        h = jnp.tanh(h @ w + x @ u)
+        return h, (h, 2 * u.T)
+
+    def looped(p, x):
+        h, (given, back) = lax.scan(step, jnp.zeros((2, 4)), (p["w"], p["u"], x))
+        h, _ = lax.scan(lambda h, u: (jnp.tanh(h @ u), None), h, back, reverse=True)
+        return (h + given.sum(axis=0)) @ p["o"]
+
+    def from_the_last(p, x):
+        h, (given, back) = lax.scan(step, jnp.zeros((2, 4)), (p["w"][::-1], p["u"][::-1], x[::-1]), reverse=True)
+        for u in back:
+            h = jnp.tanh(h @ u)
+        return (h + given.sum(axis=0)) @ p["o"]
+
+    return [plain, looped, from_the_last]
+
+
+@written_as(w=(4, 4), o=(4, 2))
+def a_kernel_through_branches():
+    def plain(p, x):
+        return jnp.abs(x[0]) @ (2 * p["w"]) @ p["o"]
+
+    def given(p, x):
+        positive, kernel = lax.cond(x.sum() > 0, lambda x: (x, p["w"]), lambda x: (-x, p["w"]), x[0])
+        return jnp.abs(positive) @ (2 * kernel) @ p["o"]
+
+    def made(p, x):
+        positive, kernel = lax.cond(x.sum() > 0, lambda x: (x, 2 * p["w"]), lambda x: (-x, 2 * p["w"]), x[0])
+        return jnp.abs(positive) @ kernel @ p["o"]
+
+    return [plain, given, made]
+
+
+@written_as(w=(4, 4), o=(4, 2))
+def a_kernel_carried_as_it_is():
+    def step(h, kernel):
+        return jnp.tanh(h @ kernel)
+
+    return [
+        lambda p, x: lax.fori_loop(0, 3, lambda i, h: step(h, p["w"]), x[0]) @ p["o"],
+        lambda p, x: lax.fori_loop(0, 3, lambda i, c: (step(*c), c[1]), (x[0], p["w"]))[0] @ p["o"],
+    ]
+
+
+@pytest.mark.parametrize("name", WRITINGS)
+def test_one_function_has_one_graph(name: str) -> None:
+    assert_one_graph(*WRITINGS[name]())
+
+
+def test_vectors_that_a_loop_starts_from_or_carries_are_listed() -> None:
+    params = random_params(w=(4, 4), u=(4, 4), start=(2, 4), again=(2, 4))
+
+    def model(p, x):
+        return lax.scan(lambda h, x: (p["again"], jnp.tanh(x @ p["w"] + h @ p["u"])), p["start"], x)[1]
+
+    graph = fj.graph_from_model(model, params, jnp.ones((3, 2, 4)), strict=True)
+    assert {leaf.path: leaf.reason for leaf in graph.left_out} == {
+        "start": "is where a loop starts: joins no two units",
+        "again": "is carried through a loop: joins no two units",
+    }
