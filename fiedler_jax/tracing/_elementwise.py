@@ -60,8 +60,6 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
         return _with_outer(trace, a, b)
     if not has_units(a) or not has_units(b):
         return _with_pools(trace, a, b)
-    if scaled and (found := _scaled_by_repeated(trace, a, b)) is not None:
-        return found
     if varied(a) != varied(b):
         trace.see(a)
         trace.see(b)
@@ -71,16 +69,18 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
             if units.linked(a) and units.linked(b):
                 return outer(trace, a, b)
             # A gate of each position joins no features of an input, which are along the last axis.
-            first, second = (units.linked(ids) or ids.ndim - 1 in varied(ids) for ids in (a, b))
-            return a if units.linked(a) else b if units.linked(b) else a if first else b if second else no_units(a.ndim)
+            kept = [ids for ids in (a, b) if units.linked(ids)] or [
+                ids for ids in (a, b) if ids.ndim - 1 in varied(ids)
+            ]
+            return kept[0] if kept else no_units(a.ndim)
         gates = a.ndim > 1 and a.ndim - 1 in varied(a) - varied(b) and (not varied(b) or units.are_inputs(a))
         if units.linked(a) or not units.linked(b) or gates:
             return a
-    if units.linked(a) and units.linked(b):
-        met = _scaled(trace, a, b) if scaled else None
-        met = units.with_neighbours(a, b) if met is None else met
-        if met is not None:
-            return units.simplest(met)
+    met = _scaled(trace, a, b) if scaled else None
+    if met is None and units.linked(a) and units.linked(b):
+        met = units.with_neighbours(a, b)
+    if met is not None:
+        return units.simplest(met)
     units.unite(a, b)
     return units.simplest(np.where(a >= 0, a, b))
 
@@ -103,17 +103,6 @@ def _scaled(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     if np.any(both := scales & is_scaled):
         ids[met] = np.where(both, outer(trace, one[met], other[met]), ids[met])
     return ids
-
-
-def _scaled_by_repeated(trace: Trace, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """Identities of a product of no kernel's units, such as what a loop carries, with a gate that is repeated."""
-    units = trace.units
-    one, gate = (a, b) if units.linked(b) else (b, a)
-    if units.linked(one) or not units.linked(gate) or not varied(gate) <= varied(one):
-        return None
-    if not np.any(_meet_several(trace, gate[gate >= 0])):
-        return None
-    return units.united_over(one, sorted(varied(one) - varied(gate)))
 
 
 def _meet_several(trace: Trace, units: np.ndarray) -> np.ndarray:
