@@ -292,10 +292,9 @@ def windows(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     params = equation.params
     sizes, strides = params["window_dimensions"], params["window_strides"]
     pooled = [axis for axis in varied(ids) if sizes[axis] > 1 or strides[axis] > 1]
-    if not pooled:
-        return [ids]
-    plain = all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
-    overlap = not plain or any(strides[axis] < sizes[axis] for axis in pooled)
+    dilations = zip(params["base_dilation"], params["window_dilation"], strict=True)
+    plain = [pair == (1, 1) for pair in dilations]
+    overlap = any(strides[axis] < sizes[axis] or not plain[axis] for axis in pooled)
     if overlap and not trace.units.linked(ids):
         return [trace.units.united_over(ids, pooled)]
     for axis in pooled:

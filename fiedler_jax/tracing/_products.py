@@ -18,7 +18,7 @@ from fiedler_jax.tracing._edges import (
 )
 from fiedler_jax.tracing._elementwise import combined, outer
 from fiedler_jax.tracing._scaled import summed
-from fiedler_jax.tracing._trace import CARRY, Product, Rule, ScaledKernel, Trace, Value, identities, shape_of
+from fiedler_jax.tracing._trace import CARRY, Product, Rule, ScaledKernel, Trace, Value, identities, leaves_of, shape_of
 from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
 
 
@@ -265,8 +265,8 @@ def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     ids = trace.units.seen_along(ids, positions)
     is_kernel = isinstance(kernel, Effective) and bool(kernel.leaves)
     if equation.params["batch_group_count"] != 1 or (not is_kernel and isinstance(values[0], Effective)):
-        if any(isinstance(value, Effective) and value.leaves for value in values):
-            trace.not_understood("a convolution over groups of the batch or of parameters", values)
+        if leaves_of(values) or any(trace.units.linked(identities(value)) for value in values):
+            trace.not_understood("a convolution over groups of the batch, or of what depends on no input", values)
         return [no_units(rank)]
     if not is_kernel:
         return [_by_fixed_kernel(trace, equation, values, ids)]
