@@ -39,7 +39,7 @@ def scan(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
             slices.append(results[num_carry:])
         if params["reverse"]:
             slices.reverse()
-        gathered = zip(*slices, strict=True) if slices else ()
+        gathered = zip(*slices, strict=True)
         out_shapes = [shape_of(v) for v in equation.outvars[num_carry:]]
         return [*carry, *(_stacked(trace, list(ys), shape) for ys, shape in zip(gathered, out_shapes, strict=True))]
     xs = [v if isinstance(v, Effective) else _at_all_steps(trace, v) for v in sliced]

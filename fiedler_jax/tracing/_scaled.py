@@ -57,16 +57,21 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
 
 
 def weighed(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """A scaled kernel is still one when what holds no units scales or masks its entries: another kernel, if known."""
+    """A scaled kernel is still one when its entries are scaled or masked: another kernel, or one of gated rows."""
     found, name = elementwise(trace, equation, values), equation.primitive.name
     place = next((i for i, value in enumerate(values) if trace.scaled_kernel(value)), None)
-    divides = name == "div" and place == 1
-    if place is None or divides or any(holds_any(identities(v)) for i, v in enumerate(values) if i != place):
+    if place is None or (name == "div" and place == 1):
         return found
     scaled = trace.scaled_kernel(values[place])
     assert scaled is not None
-    if name == "neg":
-        kernel = _entrywise(name, jnp.negative, scaled.kernel)
+    kernel, rows = scaled.kernel, scaled.rows
+    gates = [trace.units.simplest(identities(value)) for i, value in enumerate(values) if i != place]
+    if any(map(holds_any, gates)):
+        if name == "select_n" or scaled.product is not None or not varied(gates[0]) <= varied(rows):
+            return found
+        rows = trace.units.simplest(combined(trace, rows, gates[0], scaled=True))
+    elif name == "neg":
+        kernel = _entrywise(name, jnp.negative, kernel)
     elif name == "select_n":
         kernel = _with_weights(trace, scaled, values[0], f"case {place}", lambda k, n: jnp.where(n == place - 1, k, 0))
     else:
@@ -74,7 +79,7 @@ def weighed(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
         kernel = _with_weights(trace, scaled, values[1 - place], name, apply)
     # A copy, by which it is told from what it was.
     result = identities(found[0]).copy()
-    trace.scale(dataclasses.replace(scaled, result=result, kernel=kernel))
+    trace.scale(dataclasses.replace(scaled, result=result, kernel=kernel, rows=rows))
     return [result]
 
 

@@ -245,3 +245,23 @@ def test_what_joins_no_units_is_listed_with_its_reason() -> None:
         "token": "stands beside units: joins no two units",
         "w": "complex, and edge weights are real",
     }
+
+
+def test_single_numbers_that_are_added_are_one_unit() -> None:
+    params = random_params(a=(4,), b=(4,), o=(1, 3))
+
+    def model(p, x):
+        return jnp.tanh(x @ p["a"] + x @ p["b"])[None] @ p["o"]
+
+    graph = fj.graph_from_model(model, params, jnp.ones(4), strict=True)
+    assert [group.size for group in graph.groups] == [4, 1, 3]
+
+
+def test_an_input_that_units_are_added_to_is_units() -> None:
+    params = random_params(a=(4, 6), o=(6, 2))
+
+    def model(p, x, y):
+        return jnp.cumsum(y + x @ p["a"]) @ p["o"]
+
+    with pytest.raises(errors.NotUnderstoodError, match="cumsum over units"):
+        fj.graph_from_model(model, params, jnp.ones(4), jnp.ones(6), strict=True)

@@ -164,6 +164,23 @@ def rows_scaled_by_hand():
     ]
 
 
+@written_as(w=(4, 6), g=(4, 6), o=(6, 3))
+def rows_gated_by_hand():
+    def by_hand(gated):
+        def model(p, x):
+            rows, gate = jnp.tanh(x @ p["w"])[..., None] * p["o"], jax.nn.sigmoid(x @ p["g"])[..., None]
+            return gated(rows, gate).sum(axis=-2)
+
+        return model
+
+    return [
+        lambda p, x: (jnp.tanh(x @ p["w"]) * jax.nn.sigmoid(x @ p["g"])) @ p["o"],
+        by_hand(lambda rows, gate: rows * gate),
+        by_hand(lambda rows, gate: gate * rows),
+        by_hand(lambda rows, gate: rows / (1 / gate)),
+    ]
+
+
 @written_as(w=(4, 6))
 def kernels_in_few_bits():
     return [

@@ -230,6 +230,20 @@ def layers_that_give_something_out():
     return [plain, looped, from_the_last]
 
 
+@written_as(w=(4, 4), g=(3, 4), o=(4, 2))
+def layers_of_one_kernel_with_vectors_of_their_own():
+    def plain(p, x):
+        h = x[0]
+        for i in range(3):
+            h = jnp.tanh(h @ p["w"] * p["g"][i])
+        return h @ p["o"]
+
+    return [
+        plain,
+        lambda p, x: lax.scan(lambda h, g: (jnp.tanh(h @ p["w"] * g), None), x[0], p["g"])[0] @ p["o"],
+    ]
+
+
 @written_as(w=(4, 4), o=(4, 2))
 def a_kernel_through_branches():
     def plain(p, x):
