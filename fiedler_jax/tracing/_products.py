@@ -19,7 +19,7 @@ from fiedler_jax.tracing._edges import (
 from fiedler_jax.tracing._elementwise import combined, outer
 from fiedler_jax.tracing._scaled import summed
 from fiedler_jax.tracing._trace import CARRY, Product, Rule, ScaledKernel, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied
+from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 
 
 def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -48,6 +48,8 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     features = math.prod(kernel.shape[axis] for axis in contract[w])
     if mixes_positions(trace, ids, contract[x], free_x, features):
         trace.see(ids)
+        if varied(ids) & set(contract[x]):  # Of an input read in part, what was not read is one at all positions too.
+            ids = trace.units.united_over(ids, contract[x])
         say_mixed(trace, ids, kernel)
         return [contracted(ids, contract[x], batch[x], len(free_w) if w == 0 else 0, b + len(free_x) + len(free_w))]
     if varied(ids) & {*contract[x], *batch[x]}:
@@ -79,10 +81,12 @@ def mixes_positions(
     """
     if features == 1 and trace.units.are_inputs(ids) and not trace.units.all_linked(ids):
         return False
-    # Padding beside a unit is no other one.
-    if len(np.unique(ids[ids != NO_UNIT])) < 2:
+    # What no kernel has read, as padding beside a unit, is no other one.
+    known = trace.units.are_linked(ids)
+    if len(np.unique(ids[known])) < 2:
         return False
-    return not varied(ids) & set(contracted) and bool(varied(ids) & set(free)) and trace.units.linked(ids)
+    varies = varied_among(known, ids)
+    return not varies & set(contracted) and bool(varies & set(free))
 
 
 def say_mixed(trace: Trace, ids: np.ndarray, kernel: Effective) -> None:

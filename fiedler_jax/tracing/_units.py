@@ -139,10 +139,16 @@ class Units:
         found = self.find(ids)
         return bool(np.all(self._linked[found[found >= 0]]))
 
+    def are_linked(self, ids: np.ndarray) -> np.ndarray:
+        """Which elements are units that have edges, or outer products of such."""
+        found = self.find(ids)
+        linked = np.array(found >= 0)
+        linked[linked] = self._linked[found[linked]]
+        return linked | self.are_outer(ids)
+
     def linked(self, ids: np.ndarray) -> bool:
         """Whether any of the units has edges."""
-        found = self.find(ids)
-        return bool(np.any(self._linked[found[found >= 0]])) or bool(np.any(self.are_outer(ids)))
+        return bool(np.any(self.are_linked(ids)))
 
     def outer(self, some: np.ndarray, others: np.ndarray) -> np.ndarray | None:
         """Identities of what depends on a unit of each of two arrays, wherever both have one; None of too many."""

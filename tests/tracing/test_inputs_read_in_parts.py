@@ -10,6 +10,8 @@ import pytest
 from jax import lax
 from traced import assert_one_graph, cases, check, linen, random_params, writings
 
+import fiedler_jax as fj
+
 CASES, case = cases()
 WRITINGS, written_as = writings(2, 7, 3)
 
@@ -217,3 +219,14 @@ def experts_gated_by_the_largest_scores_written_back():
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())
+
+
+def test_a_kernel_that_mixes_positions_of_an_input_read_in_part_does_not_unite_its_features() -> None:
+    params = random_params(a=(2, 3), w=(5, 6))
+
+    def model(p, x):
+        return jnp.tanh(x[..., :2] @ p["a"]), jnp.einsum("btf,to->bof", x, p["w"])
+
+    graph = fj.graph_from_model(model, params, jnp.ones((2, 5, 4)), strict=True)
+    assert [group.size for group in graph.groups] == [2, 3]
+    assert [leaf.reason[:15] for leaf in graph.left_out] == ["mixes positions"]
