@@ -119,7 +119,7 @@ def loosest(
     # The squared tangent of the angle.
     bent = weights * jnp.sum((mixing @ (steps @ products.T)) * mixing, axis=1) - 1
     # In a basis turned alike, so that one decomposition waits for the other: under vmap both are of batches, and two
-    # such at once wait for each other for ever where XLA has two threads (jaxlib 0.10.2).
+    # such at once wait for each other for ever where XLA has two threads (jax 0.10.2).
     turned = rotation.T @ ritz.coefficients.T
     bent = jax.lax.cond(
         jnp.max(bent) > 1,

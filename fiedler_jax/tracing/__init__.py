@@ -12,11 +12,12 @@ from fiedler_jax._paths import Path, canonical_path, display, leaf_shape, natura
 from fiedler_jax.errors import AmbiguousLeafError, NoKernelsError, NotUnderstoodError
 from fiedler_jax.graph import LeftOut, NetworkGraph, reason_by_name
 from fiedler_jax.tracing._assembly import assembled
+from fiedler_jax.tracing._identities import no_units
 from fiedler_jax.tracing._interpreter import run
 from fiedler_jax.tracing._jaxpr import Program, program_of
 from fiedler_jax.tracing._models import abstract, as_model, is_array
 from fiedler_jax.tracing._trace import Trace, Value, identities
-from fiedler_jax.tracing._units import Units, no_units
+from fiedler_jax.tracing._units import Units
 
 __all__ = ["graph_from_model"]
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._identities import NO_UNIT, holds_any, no_units, varied
 from fiedler_jax.tracing._jaxpr import as_program
 from fiedler_jax.tracing._movement import stacked
 from fiedler_jax.tracing._trace import CARRY, Rule, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, holds_any, no_units, varied
 
 _AXES_OF_VECTORS = 2
 

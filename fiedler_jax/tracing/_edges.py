@@ -6,8 +6,8 @@ import numpy as np
 
 from fiedler_jax._effective import Effective
 from fiedler_jax._paths import display
+from fiedler_jax.tracing._identities import has_units
 from fiedler_jax.tracing._trace import Product, Trace, Value
-from fiedler_jax.tracing._units import has_units
 
 # Axes of a batch and contracted ones.
 Axes = tuple[Sequence[int], Sequence[int]]

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax._effective import Effective, computed
+from fiedler_jax.tracing._identities import NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 from fiedler_jax.tracing._jaxpr import EquationFunction
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
-from fiedler_jax.tracing._units import MOST_OUTER, NO_UNIT, has_units, holds_any, no_units, varied, varied_among
+from fiedler_jax.tracing._units import MOST_OUTER
 
 # fmt: off
 _ADD = ("add", "sub", "add_any")

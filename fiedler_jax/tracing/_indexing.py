@@ -9,9 +9,9 @@ import numpy as np
 from fiedler_jax._effective import Effective
 from fiedler_jax.tracing._edges import kernel_name, placed
 from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._identities import NO_UNIT, holds_any, varied
 from fiedler_jax.tracing._movement import chosen, is_one_unit
 from fiedler_jax.tracing._trace import Product, Rule, Trace, Value, identities, of_outputs, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, holds_any, varied
 
 # Writes at more places than this are not followed one by one.
 _MOST_WRITES = 2**14

@@ -8,9 +8,9 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, computed, constant_value
 from fiedler_jax.tracing import _control, _elementwise, _indexing, _movement, _products, _scaled
+from fiedler_jax.tracing._identities import holds_any
 from fiedler_jax.tracing._jaxpr import EquationFunction, Program, equations, inner_program, literal_value
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, of_outputs, shape_of
-from fiedler_jax.tracing._units import holds_any
 
 _RULES: dict[str, Rule] = {
     **_control.RULES,

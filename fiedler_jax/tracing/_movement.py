@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fiedler_jax.tracing._elementwise import combined
+from fiedler_jax.tracing._identities import NO_UNIT, holds_any, no_units, varied
 from fiedler_jax.tracing._trace import Rule, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, holds_any, no_units, varied
 
 
 def reshaped(ids: np.ndarray, old: Sequence[int], new: Sequence[int]) -> np.ndarray:

@@ -17,9 +17,9 @@ from fiedler_jax.tracing._edges import (
     with_units_for_pools,
 )
 from fiedler_jax.tracing._elementwise import combined, outer
+from fiedler_jax.tracing._identities import NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 from fiedler_jax.tracing._scaled import summed
 from fiedler_jax.tracing._trace import CARRY, Product, Rule, ScaledKernel, Trace, Value, identities, leaves_of, shape_of
-from fiedler_jax.tracing._units import NO_UNIT, has_units, holds_any, no_units, varied, varied_among
 
 
 def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:

@@ -13,9 +13,9 @@ import numpy as np
 from fiedler_jax._effective import Effective, computed
 from fiedler_jax.tracing._edges import joined, placed, with_units_for_pools
 from fiedler_jax.tracing._elementwise import combined, elementwise, made_without_units, reduction
+from fiedler_jax.tracing._identities import has_units, holds_any, no_units, varied
 from fiedler_jax.tracing._movement import transpose
 from fiedler_jax.tracing._trace import Rule, ScaledKernel, Trace, Value, identities, shape_of
-from fiedler_jax.tracing._units import has_units, holds_any, no_units, varied
 
 
 class _Pairs(NamedTuple):

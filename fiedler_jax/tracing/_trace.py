@@ -8,8 +8,9 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import Path, display
+from fiedler_jax.tracing._identities import no_units, varied
 from fiedler_jax.tracing._jaxpr import Program
-from fiedler_jax.tracing._units import Units, no_units, varied
+from fiedler_jax.tracing._units import Units
 
 # What an array is made of: parameters and constants alone, or (also) the model's inputs. The latter by the unit
 # identities of its elements.
