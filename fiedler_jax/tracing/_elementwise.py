@@ -77,6 +77,7 @@ def combined(trace: Trace, some: np.ndarray, others: np.ndarray, scaled: bool = 
         gates = a.ndim > 1 and a.ndim - 1 in varied(a) - varied(b) and (not varied(b) or units.are_inputs(a))
         if units.linked(a) or not units.linked(b) or gates:
             return a
+        a = units.united_over(a, sorted(varied(a) - varied(b)))
     met = _scaled(trace, a, b) if scaled else None
     if met is None and units.linked(a) and units.linked(b):
         met = units.with_neighbours(a, b)

@@ -48,6 +48,29 @@ def attention_linear():
 
 
 @case
+def attention_linear_whose_state_is_gated():
+    def fun(x):
+        q, k, v, gate = nn.Dense(6)(x), nn.Dense(6)(x), nn.Dense(5)(x), nn.sigmoid(nn.Dense(6)(x))
+
+        def step(state, now):
+            q, k, v, gate = now
+            state = gate[..., None] * state + k[..., None] * v[..., None, :]
+            return state, (q[..., None] * state).sum(axis=-2)
+
+        _, mixed = jax.lax.scan(step, jnp.zeros((2, 6, 5)), jax.tree.map(lambda a: a.swapaxes(0, 1), (q, k, v, gate)))
+        return nn.Dense(3, name="out")(mixed.swapaxes(0, 1))
+
+    def reference(p, a):
+        x = a.units(4)
+        keys = a.layer(x, p["Dense_0"]["kernel"])
+        a.join(x, keys, p["Dense_1"]["kernel"])
+        a.join(x, keys, p["Dense_3"]["kernel"])
+        a.layer(a.layer(x, p["Dense_2"]["kernel"]), p["out"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 7, 4))), reference
+
+
+@case
 def attention_linear_and_causal():
     def fun(x):
         q, k, v = nn.Dense(6)(x), nn.Dense(6)(x), nn.Dense(5)(x)
