@@ -5,6 +5,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
@@ -248,7 +249,9 @@ def test_a_value_that_rounding_could_make_zero_is_undecided(normalized: bool, x6
     assert fj.certify(lap, value, tol=0.01).verdict is Verdict.UNDECIDED
     assert fj.certify(lap, 1e-9).verdict is Verdict.REFUTED
     for value in (0.0, -1e-18, -1.0, np.nan, np.inf):
-        assert fj.certify(lap, value).verdict is Verdict.REFUTED
+        certificate = fj.certify(lap, value, tol=0.5)
+        assert certificate.verdict is Verdict.REFUTED
+        assert [certificate.lower, certificate.upper] == pytest.approx(sorted([value / 2, value * 1.5]), nan_ok=True)
 
 
 @BOTH
@@ -288,8 +291,22 @@ def test_graphs_without_a_second_eigenvalue_are_errors(normalized: bool) -> None
         with pytest.raises(errors.NoFiedlerValueError, match="0 vertices with edges"):
             fj.certify(lap, 0.0, ignore_isolated=True)
     assert fj.certify(lap, 0.0).verdict is Verdict.PROVED
-    with pytest.raises(errors.NoFiedlerValueError, match="1 vertices"):
-        fj.certify(fj.laplacian_from_adjacency(np.zeros((1, 1)), normalized=normalized), 0.0)
+    for n in (0, 1):
+        with pytest.raises(errors.NoFiedlerValueError, match=f"{n} vertices"):
+            fj.certify(fj.laplacian_from_adjacency(np.zeros((n, n)), normalized=normalized), 0.0)
+
+
+@BOTH
+def test_a_group_without_units_is_no_matter(normalized: bool, x64: None) -> None:
+    params = {"w": jnp.asarray(reference.random_kernels((4, 3))[0]), "empty": jnp.ones((3, 0))}
+    edges = [("w", "in", "out"), ("empty", "out", "none")]
+    pairs = []
+    for some in (edges[:1], edges):
+        lap = fj.laplacian(fj.graph_from_edges(params, some), params, normalized=normalized)
+        pairs.append(fj.fiedler_pair(lap, solver=fj.Dense()))
+        assert fj.certify(lap, pairs[0].value).verdict is Verdict.PROVED
+        assert str(fj.bounds(lap, pairs[0])) == str(fj.bounds(lap, pairs[-1]))
+    np.testing.assert_allclose(pairs[0].value, pairs[1].value, rtol=1e-12)
 
 
 @pytest.mark.parametrize("tol", [0.0, 1.0, -1e-6, np.nan])

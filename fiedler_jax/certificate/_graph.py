@@ -108,7 +108,7 @@ def graph_of(lap: Laplacian, ignore_isolated: bool) -> Graph:
         weights = np.asarray(block, np.float64)
         # The two triangles may differ by rounding; the quadratic form takes their mean.
         weights = np.triu(weights + weights.T, 1) / 2 if symmetric else weights
-        parts = weights.reshape(-1, *weights.shape[-2:])
+        parts = weights if weights.ndim == 3 else weights[None]
         rows, columns = (np.arange(*ends).reshape(len(parts), -1) for ends in (source, target))
         edges += map(Edges, rows, columns, parts)
     vertices = np.arange(lap.num_vertices)
