@@ -36,13 +36,14 @@ def rows_of_vertices(vectors: Any, num_vertices: int) -> jax.Array:
     """A vector (n,) or rows (b, n) as a real array; VectorError unless there is one real entry for each vertex."""
     try:
         found = vectors if isinstance(vectors, jax.Array) else np.asarray(vectors)
+        jnp.result_type(found)
         real = holds_reals(found.dtype)
         if not real and not jnp.issubdtype(found.dtype, jnp.complexfloating):
             raise TypeError
     except (TypeError, ValueError):
         raise VectorError(
             f"Expected one vector ({num_vertices},) or rows (b, {num_vertices}), an array of numbers, not "
-            f"{type(vectors).__name__}. Of a FiedlerPair pass the vector."
+            f"{getattr(vectors, 'dtype', type(vectors).__name__)}. Of a FiedlerPair pass the vector."
         ) from None
     if not real:
         raise VectorError(f"Vectors over the vertices are real, not {found.dtype}. Pass the real part, or its length.")

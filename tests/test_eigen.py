@@ -234,9 +234,10 @@ def test_settings_out_of_range_are_errors(kind: type, settings_: dict) -> None:
 
 
 @pytest.mark.parametrize("kind", [eigen.Davidson, eigen.Lanczos])
-def test_a_basis_too_small_is_an_error(kind: type) -> None:
-    with pytest.raises(errors.HyperparameterError, match="basis_size"):
-        kind(basis_size=4)
+@pytest.mark.parametrize("size", [7, 24.0])
+def test_a_basis_too_small_or_in_part_is_an_error(kind: type, size: Any) -> None:
+    with pytest.raises(errors.HyperparameterError, match=f"basis_size must be an integer of at least 8, not {size}"):
+        kind(basis_size=size)
 
 
 @pytest.mark.parametrize("basis_size", [8, *(pytest.param(size, marks=pytest.mark.slow) for size in (11, 20)), 60])

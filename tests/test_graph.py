@@ -84,11 +84,12 @@ def test_print_names_everything_left_out() -> None:
     assert "7 vertices, 12 edges" in text
 
 
-def test_names_without_numbers_are_ordered_by_shape() -> None:
-    params = {"output": {"kernel": jnp.ones((5, 2))}, "encoder": {"kernel": jnp.ones((9, 5))}}
+@pytest.mark.parametrize(("first", "last"), [("encoder", "output"), ("fc", "fc_1"), ("fc_1", "fc")])
+def test_names_without_numbers_are_ordered_by_shape(first: str, last: str) -> None:
+    params = {last: {"kernel": jnp.ones((5, 2))}, first: {"kernel": jnp.ones((9, 5))}}
     assert used(fj.graph_from_params(params)) == [
-        ("encoder/kernel", "input", "encoder"),
-        ("output/kernel", "encoder", "output"),
+        (f"{first}/kernel", "input", first),
+        (f"{last}/kernel", first, last),
     ]
 
 

@@ -244,6 +244,8 @@ def test_a_dead_unit_does_not_end_the_penalty(normalized: bool) -> None:
         ({"strength": 0.1, "refresh_every": True}, "not True"),
         ({"strength": 0.1, "refresh_every": float("inf")}, "not inf"),
         ({"strength": 0.1, "refresh_every": 2.5}, "not 2.5"),
+        ({"strength": 0.1, "refresh_every": np.array(0)}, r"not array\(0\)"),
+        ({"strength": 0.1, "refresh_every": np.array([2])}, r"not array\(\[2\]\)"),
         ({"strength": 0.1, "scale": "edges"}, "'vertices' or 'unit', not 'edges'"),
         ({"strength": 0.1, "scale": np.ones(3)}, "'vertices' or 'unit'"),
         ({"strength": 0.1, "num_eigenvalues": [1]}, r"not \[1\]"),
