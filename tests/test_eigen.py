@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from fiedler_jax import eigen, errors
 from fiedler_jax.eigen import Status
-from fiedler_jax.eigen._result import RitzReport, assess, conclude
+from fiedler_jax.eigen._result import (
+    RitzReport,
+    absent_value,
+    accuracy_floor,
+    assess,
+    conclude,
+    settled_residual,
+    stands_clear,
+)
 
 ITERATIVE = [eigen.Davidson(), eigen.Lanczos(), eigen.PowerIteration()]
 SOLVERS = [*ITERATIVE, eigen.Dense()]
@@ -271,3 +279,79 @@ def test_power_iteration_keeps_its_tolerance_in_a_cluster(x64: None) -> None:
     off = np.abs(np.sort(result.values, axis=1) - drawn[:, :6])
     assert np.all(off <= 1e-3 * drawn[:, :6])
     assert np.all(off <= 4 * result.error)
+
+
+# An operator whose eigenvalues do not exceed 8, and of which reports are made up below.
+UP_TO_EIGHT = 8 * np.eye(4)
+
+
+@pytest.mark.parametrize(
+    ("values", "residuals", "reach", "error", "accurate"),
+    [
+        # The gap ends where the guard may be at least; beyond it the residual alone bounds the error.
+        ([1, 2, 3], [1e-4, 0.04, 0], [0, 0.04, 0], 1e-8 / 0.96, True),
+        ([1, 1.04, 3], [0.02, 0.03, 0], [0, 0.03, 0], 0.02, False),
+        # A guard that is not known to a few per cent, or may be a target, and pairs that may come down to one.
+        ([1, 2, 3], [1e-4, 0.07, 0], [0, 0.07, 0], 1e-8 / 0.93, False),
+        ([1, 1.02, 3], [1e-6, 0.025, 0], [0, 0, 0], 1e-6, False),
+        ([1, 2, 3], [1e-4, 0.04, 0.04], [0, 1.1, 0], 1e-8 / 0.96, False),
+        ([1, 2, 3], [1e-4, 0.04, 0.04], [0, 0.9, 2.1], 1e-8 / 0.96, False),
+        ([1, 2, 3], [1e-4, 0.04, 0.04], [0, 0.9, 1.9], 1e-8 / 0.96, True),
+    ],
+)
+def test_what_a_report_shows_of_one_target(
+    values: list[float], residuals: list[float], reach: list[float], error: float, accurate: bool, x64: None
+) -> None:
+    report = RitzReport(*(jnp.asarray(x, float) for x in (values, residuals, reach)))
+    found = assess(eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT)), report, 1, 1e-6)
+    np.testing.assert_allclose(found.error, [error], rtol=1e-6)
+    assert bool(found.accurate) is bool(found.resolved) is accurate
+    assert not found.lowest
+
+
+def test_what_a_report_shows_at_the_level_of_rounding(x64: None) -> None:
+    operator = eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT))
+    floor, absent = float(accuracy_floor(operator)), float(absent_value(operator))
+    assert floor == 16 * np.finfo(float).eps * 8
+
+    def shown(values: list[float], residuals: list[float], num: int = 1, **settings: Any) -> Any:
+        pairs = jnp.asarray(values, float), jnp.asarray(residuals, float)
+        return assess(operator, RitzReport(*pairs, pairs[1]), num, 1e-6, **settings)
+
+    # A guard that the basis does not hold yet shows nothing; where it holds all there is, the bound takes its place.
+    assert not shown([1, absent], [1e-4, 0]).resolved
+    found = shown([1, absent], [1e-4, 0], complete=True)
+    assert found.accurate
+    np.testing.assert_allclose(found.error, 1e-8 / 8, rtol=1e-6)
+    # Nothing lies below zero, whatever the guard shows.
+    for value, residual in ((floor, floor), (2 * floor, floor), (floor, 2 * floor)):
+        found = shown([value, 1], [residual, 1])
+        assert bool(found.lowest) is bool(found.resolved) is (max(value, residual) == floor)
+        assert not found.accurate
+    # No digit of such a value is right; that it is settled is another matter.
+    found = shown([floor, 1], [2 * floor, 1e-3], settled=jnp.asarray(3 * floor))
+    assert found.resolved
+    assert not found.accurate
+    # Nor is one accurate by its gap where it is to be followed further down.
+    for settled, accurate in ((floor, True), (floor / 4, False)):
+        assert bool(shown([1, 2], [floor, 1e-3], settled=jnp.asarray(settled)).accurate) is accurate
+    # Rounding mixes the vectors of targets: a sixteenth of the floor at least, the floor at most, up to their distance.
+    rho = floor / 16
+    for apart, residual, error in ((1e-12, 0, rho**2 / 1e-12), (1e-12, floor, floor**2 / 1e-12), (rho / 2, 0, rho / 2)):
+        mixed = shown([0.5, 0.5 + apart, 2], [residual, residual, 1e-3], num=2)
+        np.testing.assert_allclose(mixed.error, [error] * 2, rtol=0.2)
+
+
+def test_where_targets_lie_near_zero_pairs_are_followed_further_down(x64: None) -> None:
+    operator = eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT))
+    floor = float(accuracy_floor(operator))
+    for highest, share in ((0.5, 1), (2, 0.25), (31, 0.25), (33, 1)):
+        np.testing.assert_allclose(settled_residual(operator, floor * jnp.array([0, highest])), share * floor)
+
+
+def test_what_stands_clear_of_a_target(x64: None) -> None:
+    operator = eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT))
+    residuals = jnp.array([0, 0.11, 0.13, 0.07, 0.05, 1e-9])
+    report = RitzReport(jnp.array([1, 2, 2, 1.3, 1.3, 1]), residuals, residuals)
+    clear = stands_clear(operator, report, 1, 1e-6, jnp.asarray(1e-9), apart=5)
+    assert clear.tolist() == [True, True, False, False, True, True]
