@@ -91,7 +91,10 @@ def _broken_message(shapes: dict[Path, tuple[int, ...]]) -> str:
     if misfit:
         a, b = misfit
         what += f": {display(a)} {shapes[a]} has {shapes[a][1]} columns, {display(b)} {shapes[b]} {shapes[b][0]} rows"
-    by_shape = _chains(shapes, dict.fromkeys(shapes, frozenset()))
+    try:
+        by_shape = _chains(shapes, dict.fromkeys(shapes, frozenset()))
+    except AmbiguousChainError:  # Layers of one size have too many orders without their numbers.
+        by_shape = []
     if len(by_shape) == 1:
         return f"{what}. Against their numbers, the shapes fit in another order; if it is right, state it: " + (
             f"{_remedy(by_shape[0])}."

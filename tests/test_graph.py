@@ -130,6 +130,10 @@ def test_a_broken_chain_names_the_leaves_and_shapes() -> None:
     message = str(caught.value)
     assert "Dense_0/kernel (8, 6) has 6 columns" in message
     assert "Dense_1/kernel (5, 6) 5 rows" in message
+    with pytest.raises(
+        errors.BrokenChainError, match=r"Dense_9/kernel \(2, 2\) has 2 columns, Dense_10/kernel \(3, 2\)"
+    ):
+        fj.graph_from_params(kernels(*[(2, 2)] * 10, (3, 2)))
 
 
 def test_a_chain_numbered_against_its_shapes_is_an_error_with_a_working_remedy() -> None:
@@ -223,6 +227,10 @@ def test_a_single_array_is_a_tree() -> None:
     assert fj.edge_blocks(graph, kernel)[0].shape == (4, 3)
     with pytest.raises(errors.NoKernelsError, match="the whole tree"):
         fj.graph_from_params(kernel)
+
+
+def test_a_kernel_without_a_layer_names_its_own() -> None:
+    assert used(fj.graph_from_params({"kernel": jnp.ones((2, 3))})) == [("kernel", "input", "kernel")]
 
 
 def test_a_layer_may_be_named_input() -> None:
