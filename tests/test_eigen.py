@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fiedler_jax import eigen, errors
 from fiedler_jax.eigen import Status
+from fiedler_jax.eigen._operator import power_of_two
 from fiedler_jax.eigen._result import (
     RitzReport,
     absent_value,
@@ -291,12 +292,15 @@ UP_TO_EIGHT = 8 * np.eye(4)
         # The gap ends where the guard may be at least; beyond it the residual alone bounds the error.
         ([1, 2, 3], [1e-4, 0.04, 0], [0, 0.04, 0], 1e-8 / 0.96, True),
         ([1, 1.04, 3], [0.02, 0.03, 0], [0, 0.03, 0], 0.02, False),
+        # A copy of the target, to within the tolerance, hides nothing.
+        ([1, 1, 3], [1e-9, 1e-7, 0], [0, 1e-7, 0], 1e-9, True),
         # A guard that is not known to a few per cent, or may be a target, and pairs that may come down to one.
         ([1, 2, 3], [1e-4, 0.07, 0], [0, 0.07, 0], 1e-8 / 0.93, False),
-        ([1, 1.02, 3], [1e-6, 0.025, 0], [0, 0, 0], 1e-6, False),
+        ([1, 1.02, 3], [1e-9, 0.025, 0], [0, 0, 0], 1e-9, False),
         ([1, 2, 3], [1e-4, 0.04, 0.04], [0, 1.1, 0], 1e-8 / 0.96, False),
         ([1, 2, 3], [1e-4, 0.04, 0.04], [0, 0.9, 2.1], 1e-8 / 0.96, False),
         ([1, 2, 3], [1e-4, 0.04, 0.04], [0, 0.9, 1.9], 1e-8 / 0.96, True),
+        ([1, 2, 3], [1e-4, 0.04, 0], [0, 0.9, 2.1], 1e-8 / 0.96, True),
     ],
 )
 def test_what_a_report_shows_of_one_target(
@@ -320,9 +324,12 @@ def test_what_a_report_shows_at_the_level_of_rounding(x64: None) -> None:
 
     # A guard that the basis does not hold yet shows nothing; where it holds all there is, the bound takes its place.
     assert not shown([1, absent], [1e-4, 0]).resolved
+    assert shown([1, 0.24 * absent], [1e-4, 0]).resolved
     found = shown([1, absent], [1e-4, 0], complete=True)
     assert found.accurate
     np.testing.assert_allclose(found.error, 1e-8 / 8, rtol=1e-6)
+    # A residual below the rounding of one product is not known.
+    np.testing.assert_allclose(shown([1, 1], [0, 0]).error, floor / 16)
     # Nothing lies below zero, whatever the guard shows.
     for value, residual in ((floor, floor), (2 * floor, floor), (floor, 2 * floor)):
         found = shown([value, 1], [residual, 1])
@@ -333,13 +340,32 @@ def test_what_a_report_shows_at_the_level_of_rounding(x64: None) -> None:
     assert found.resolved
     assert not found.accurate
     # Nor is one accurate by its gap where it is to be followed further down.
-    for settled, accurate in ((floor, True), (floor / 4, False)):
-        assert bool(shown([1, 2], [floor, 1e-3], settled=jnp.asarray(settled)).accurate) is accurate
+    for residual, settled, accurate in ((1, 1, True), (1, 0.25, False), (0.2, 0.25, True)):
+        found = shown([1, 2], [residual * floor, 1e-3], settled=jnp.asarray(settled * floor))
+        assert bool(found.accurate) is accurate
     # Rounding mixes the vectors of targets: a sixteenth of the floor at least, the floor at most, up to their distance.
     rho = floor / 16
     for apart, residual, error in ((1e-12, 0, rho**2 / 1e-12), (1e-12, floor, floor**2 / 1e-12), (rho / 2, 0, rho / 2)):
         mixed = shown([0.5, 0.5 + apart, 2], [residual, residual, 1e-3], num=2)
         np.testing.assert_allclose(mixed.error, [error] * 2, rtol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("values", "residuals", "errors_", "accurate"),
+    [
+        ([1, 1.01, 2], [1e-4, 1e-4, 1e-3], [1e-8 / 0.999, 1e-8 / 0.989], True),
+        ([1, 1.5, 2], [1e-4, 0.02, 1e-3], [1e-8 / 0.999, 4e-4 / 0.499], False),
+        ([1e-16, 1, 2], [1e-16, 0.02, 1e-3], [0, 4e-4 / 0.999], False),
+    ],
+)
+def test_what_a_report_shows_of_two_targets(
+    values: list[float], residuals: list[float], errors_: list[float], accurate: bool, x64: None
+) -> None:
+    pairs = jnp.asarray(values), jnp.asarray(residuals)
+    found = assess(eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT)), RitzReport(*pairs, pairs[1]), 2, 1e-6)
+    np.testing.assert_allclose(found.error, errors_, rtol=1e-6, atol=1e-14)
+    assert bool(found.accurate) is bool(found.resolved) is accurate
+    assert not found.lowest
 
 
 def test_where_targets_lie_near_zero_pairs_are_followed_further_down(x64: None) -> None:
@@ -351,7 +377,27 @@ def test_where_targets_lie_near_zero_pairs_are_followed_further_down(x64: None) 
 
 def test_what_stands_clear_of_a_target(x64: None) -> None:
     operator = eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT))
-    residuals = jnp.array([0, 0.11, 0.13, 0.07, 0.05, 1e-9])
-    report = RitzReport(jnp.array([1, 2, 2, 1.3, 1.3, 1]), residuals, residuals)
+    residuals = jnp.array([0, 0.11, 0.13, 0.07, 0.05, 1e-9, 1e-9])
+    report = RitzReport(jnp.array([1, 2, 2, 1.3, 1.3, 1, 2e-9]), residuals, residuals)
     clear = stands_clear(operator, report, 1, 1e-6, jnp.asarray(1e-9), apart=5)
-    assert clear.tolist() == [True, True, False, False, True, True]
+    assert clear.tolist() == [True, True, False, False, True, True, True]
+    stricter = operator._replace(tolerance_scale=lambda values: jnp.full_like(values, 0.5))
+    clear = stands_clear(stricter, report, 1, 1e-6, jnp.asarray(1e-9), apart=5)
+    assert clear.tolist() == [True, False, False, False, False, True, True]
+
+
+def test_a_tolerance_is_scaled_to_what_is_asked_for(x64: None) -> None:
+    report = RitzReport(jnp.array([1.0, 2]), jnp.array([9e-4, 0]), jnp.zeros(2))
+    for share, accurate in ((1.0, True), (0.5, False)):
+        operator = eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT))
+        operator = operator._replace(tolerance_scale=lambda values, share=share: jnp.full_like(values, share))
+        assert bool(assess(operator, report, 1, 1e-6).accurate) is accurate
+
+
+@pytest.mark.parametrize("number", [3.0, 4.0, 1e30, 1e-30, 0.0, 1e-40, np.inf, np.nan])
+def test_a_unit_is_a_power_of_two_that_can_be_divided_by(number: float) -> None:
+    unit = float(power_of_two(jnp.float32(number)))
+    assert np.frexp(unit)[0] == 0.5
+    assert np.finfo(np.float32).tiny <= unit < np.inf
+    if 1e-30 <= number < np.inf:
+        assert 0.5 < unit / number <= 1
