@@ -1,5 +1,6 @@
 """From parameter trees to graphs."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from networks import Mlp, NnxMlp
 
 import fiedler_jax as fj
 from fiedler_jax import errors
+from fiedler_jax._arrangement import Arrangement, Scattered
+from fiedler_jax._effective import Effective
 
 
 def kernels(*shapes: tuple[int, ...], stem: str = "Dense_") -> dict:
@@ -340,3 +343,22 @@ def test_a_unit_joined_to_itself_only_is_in_no_component() -> None:
     params = {"w": jnp.ones((4, 3)), "loop": jnp.ones((1, 1)), "empty": jnp.ones((3, 0))}
     graph = fj.graph_from_edges(params, [("w", "in", "out"), ("loop", "one", "one"), ("empty", "out", "none")])
     assert graph.components == ({"in": 4, "out": 3},)
+
+
+def test_entries_scattered_over_a_block_are_summed_and_those_outside_it_left_out() -> None:
+    rows, columns = np.array([[0], [2], [1]], np.int32), np.array([[0, 1], [0, 1], [0, 2]], np.int32)
+    places = Scattered(rows.tobytes(), columns.tobytes(), rows.shape, columns.shape)
+    kernel = Effective((3, 2), np.dtype("float32"), ("w",))
+    block = fj.EdgeBlock("w", "in", "out", (2, 2), Arrangement(kernel, scattered=places))
+    groups = tuple(fj.UnitGroup(name, size) for name, size in (("in", 2), ("out", 2), ("beyond", 2)))
+    other = fj.EdgeBlock("v", "beyond", "beyond", (2, 2))
+    graph = fj.NetworkGraph(groups, (block, other))
+    params = {"v": jnp.ones((2, 2)), "w": jnp.array([[1.0, -2.0], [3.0, 4.0], [5.0, 6.0]])}
+    np.testing.assert_array_equal(fj.edge_blocks(graph, params)[0], [[1, 2], [5, 0]])
+    assert graph.components == ({"in": 2, "out": 2}, {"beyond": 2})
+    assert "(3, 2) entry by entry" in str(graph)
+    twice = dataclasses.replace(places, columns=np.array([[0, 0], [0, 1], [1, 2]], np.int32).tobytes())
+    block = dataclasses.replace(block, arrangement=Arrangement(kernel, scattered=twice))
+    graph = dataclasses.replace(graph, blocks=(block, other))
+    np.testing.assert_array_equal(fj.edge_blocks(graph, params)[0], [[3, 0], [0, 5]])
+    assert graph.components == ({"in": 1, "out": 1}, {"in": 1, "out": 1}, {"beyond": 2})
