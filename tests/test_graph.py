@@ -340,8 +340,9 @@ def test_components_are_counted_by_group_and_printed() -> None:
 
 
 def test_a_unit_joined_to_itself_only_is_in_no_component() -> None:
-    params = {"w": jnp.ones((4, 3)), "loop": jnp.ones((1, 1)), "empty": jnp.ones((3, 0))}
-    graph = fj.graph_from_edges(params, [("w", "in", "out"), ("loop", "one", "one"), ("empty", "out", "none")])
+    params = {"w": (4, 3), "loop": (1, 1), "empty": (3, 0), "void": (0, 3)}
+    edges = [("w", "in", "out"), ("loop", "one", "one"), ("empty", "out", "none"), ("void", "none", "out")]
+    graph = fj.graph_from_edges({name: jnp.ones(shape) for name, shape in params.items()}, edges)
     assert graph.components == ({"in": 4, "out": 3},)
 
 
@@ -350,7 +351,7 @@ def test_entries_scattered_over_a_block_are_summed_and_those_outside_it_left_out
     places = Scattered(rows.tobytes(), columns.tobytes(), rows.shape, columns.shape)
     kernel = Effective((3, 2), np.dtype("float32"), ("w",))
     block = fj.EdgeBlock("w", "in", "out", (2, 2), Arrangement(kernel, scattered=places))
-    groups = tuple(fj.UnitGroup(name, size) for name, size in (("in", 2), ("out", 2), ("beyond", 2)))
+    groups = tuple(fj.UnitGroup(name, size) for name, size in (("out", 2), ("in", 2), ("beyond", 2)))
     other = fj.EdgeBlock("v", "beyond", "beyond", (2, 2))
     graph = fj.NetworkGraph(groups, (block, other))
     params = {"v": jnp.ones((2, 2)), "w": jnp.array([[1.0, -2.0], [3.0, 4.0], [5.0, 6.0]])}
