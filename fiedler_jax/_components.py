@@ -11,7 +11,6 @@ from scipy.sparse.csgraph import connected_components
 def joined_by(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What stands in some pairs (2, m), each once and in ascending order, and the number of its connected component."""
     nodes, ends = np.unique(pairs, return_inverse=True)
-    ends = ends.reshape(2, -1)
     graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(nodes), len(nodes)))
     _, component = connected_components(graph, directed=False)
     return nodes, component
