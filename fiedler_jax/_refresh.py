@@ -228,8 +228,8 @@ def map_kernels(change: Callable[..., Any], updates: optax.Updates, *by_path: di
     """Updates with those of kernels changed: ``change(update, *what each of by_path holds for it)``.
 
     Raises:
-        KernelMismatchError: a kernel has no update (one of None is passed over, as Optax does), or one of another
-            shape.
+        KernelMismatchError: a kernel has no update (one of None or masked is passed over, as Optax does), or one of
+            another shape.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda leaf: leaf is None or is_masked(leaf))
     held = {canonical_path(key_path) for key_path, _ in leaves}

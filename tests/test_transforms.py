@@ -314,10 +314,11 @@ def test_updates_without_a_kernel_are_an_error(tx: optax.GradientTransformationE
     params = network()
     with pytest.raises(errors.KernelMismatchError, match="nothing for Dense_0/kernel"):
         tx.update({"x": jnp.zeros(2)}, tx.init(params), params)
-    # As Optax passes over what is None.
-    updates, _ = tx.update(zeros(params) | {"Dense_0": {"kernel": None, "bias": None}}, tx.init(params), params)
-    assert updates["Dense_0"]["kernel"] is None
-    assert jnp.any(updates["Dense_1"]["kernel"] != 0)
+    # As Optax passes over what is None or masked.
+    for none in (None, optax.MaskedNode()):
+        updates, _ = tx.update(zeros(params) | {"Dense_0": {"kernel": none, "bias": none}}, tx.init(params), params)
+        assert updates["Dense_0"]["kernel"] == none
+        assert jnp.any(updates["Dense_1"]["kernel"] != 0)
 
 
 @pytest.mark.parametrize("shape", [(), (1, 1), (2, *SIZES[:2]), (SIZES[1],), SIZES[1::-1]])
