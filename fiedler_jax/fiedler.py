@@ -262,6 +262,7 @@ def variational_penalty(graph: NetworkGraph, params: Any, vectors: jax.Array, *,
         normalized: which Laplacian.
 
     Raises:
+        ArgumentTypeError: the graph is none.
         VectorError: a vector does not have one entry per vertex.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.
@@ -275,8 +276,9 @@ def variational_penalty(graph: NetworkGraph, params: Any, vectors: jax.Array, *,
         >>> print(fj.variational_penalty(graph, params, jnp.array([0.0, 1.0, 0.0]), normalized=False))
         1.0
     """
-    vectors = rows_of_vertices(vectors, graph.num_vertices)
-    return jnp.sum(laplacian(graph, params, normalized=normalized).quadratic_form(jax.lax.stop_gradient(vectors)))
+    lap = laplacian(graph, params, normalized=normalized)
+    rows = rows_of_vertices(vectors, lap.num_vertices)
+    return jnp.sum(lap.quadratic_form(jax.lax.stop_gradient(rows)))
 
 
 def l1_coefficients(
@@ -299,6 +301,7 @@ def l1_coefficients(
         A tree like `params`: arrays of the kernel's shape where the graph has edges, scalar zeros elsewhere.
 
     Raises:
+        ArgumentTypeError: the graph is none.
         HyperparameterError: `strength` is not one real number.
         VectorError: a vector does not have one entry per vertex.
         KernelMismatchError: the parameters do not fit the graph.
@@ -316,10 +319,10 @@ def l1_coefficients(
         >>> print(f"{sum(jax.tree.leaves(penalty)):.4f} {pair.value:.4f}")
         1.2679 1.2679
     """
-    vectors = rows_of_vertices(vectors, graph.num_vertices)
     if not is_real(strength):
         raise HyperparameterError(f"strength must be one real number, not {strength!r}.")
-    lap, rows = laplacian(graph, params, normalized=normalized), jnp.atleast_2d(vectors)
+    lap = laplacian(graph, params, normalized=normalized)
+    rows = jnp.atleast_2d(rows_of_vertices(vectors, lap.num_vertices))
 
     def at_kernels(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:
         weights = [strength * block for block in block_coefficients(graph, rows, values)]

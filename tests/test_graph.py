@@ -248,6 +248,8 @@ def test_a_layer_may_be_named_input() -> None:
         lambda graph, params: fj.laplacian(params, graph),
         lambda graph, params: fj.edge_blocks(params, graph),
         lambda graph, params: fj.fiedler_value(params, graph),
+        lambda graph, params: fj.variational_penalty(params, graph, jnp.ones(5)),
+        lambda graph, params: fj.l1_coefficients(params, graph, jnp.ones(5)),
         lambda graph, params: fj.add_fiedler_penalty(0.1, params),
     ],
 )

@@ -10,6 +10,7 @@ import reference
 from spectra import BOTH
 
 import fiedler_jax as fj
+from fiedler_jax import eigen
 
 pytestmark = pytest.mark.crossed
 
@@ -164,3 +165,42 @@ def test_a_start_that_depends_on_the_weights_has_no_part_in_the_derivative(x64: 
     expected = 2 - 2 * np.cos(np.pi / 6)
     np.testing.assert_allclose(jax.jvp(value, (1.0,), (1.0,)), [expected] * 2, rtol=1e-8)
     np.testing.assert_allclose(jax.grad(value)(1.0), expected, rtol=1e-8)
+
+
+def test_test_vectors_are_held_constant() -> None:
+    params = reference.chain_params(reference.random_kernels((4, 3, 2)), "float32")
+    graph = fj.graph_from_params(params)
+    # The vectors of a solve depend on the weights, and the penalty's derivative leaves that out.
+    slope = jax.grad(lambda vector: fj.variational_penalty(graph, params, vector))(jnp.arange(9.0))
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_what_is_asked_of_a_value_reaches_the_solve_and_what_is_not_is_the_default() -> None:
+    kernels = reference.random_kernels((5, 4, 3))
+    kernels[0][0] = 0
+    params = reference.chain_params(kernels, "float32")
+    graph = fj.graph_from_params(params)
+
+    def asked(**settings: bool) -> float:
+        return float(fj.fiedler_value(graph, params, solver=fj.Dense(), **settings))
+
+    assert asked() == asked(normalized=True, ignore_isolated=False) < 1e-6
+    combinatorial = asked(normalized=False, ignore_isolated=True)
+    lap = fj.laplacian(graph, params, normalized=False)
+    assert combinatorial == fj.fiedler_pair(lap, solver=fj.Dense(), ignore_isolated=True).value > 1e-2
+    assert asked(ignore_isolated=True) != combinatorial
+    assert fj.laplacian(graph, params).normalized
+    assert not fj.laplacian_from_adjacency(np.eye(3)).normalized
+    rows = jnp.arange(12.0)
+    for penalty in (fj.variational_penalty, fj.l1_coefficients):
+        default, normalized = penalty(graph, params, rows), penalty(graph, params, rows, normalized=True)
+        jax.tree.map(np.testing.assert_array_equal, default, normalized)
+    with pytest.raises(ZeroDivisionError):
+        fj.fiedler_value(graph, params, solver=Failing())
+
+
+class Failing:
+    """A solver that shows that it was asked."""
+
+    def solve(self, operator: eigen.SymmetricOperator, num: int = 1, **start: jax.Array | None) -> eigen.EigenResult:
+        raise ZeroDivisionError
