@@ -228,6 +228,19 @@ def test_a_dead_unit_does_not_end_the_penalty(normalized: bool) -> None:
     assert pulls[False][1] < 1e-6
 
 
+@pytest.mark.parametrize("make", [fj.add_fiedler_penalty, functools.partial(fj.fiedler_shrinkage, learning_rate=0.1)])
+def test_what_is_not_set_is_as_documented(make: Any) -> None:
+    params = network()
+    params["Dense_0"]["kernel"] = params["Dense_0"]["kernel"].at[3].set(0)
+    documented = {"graph": GRAPH, "normalized": True, "num_eigenvalues": 1, "refresh_every": 100, "scale": "vertices"}
+    results = []
+    for settings in ({}, documented | {"ignore_isolated": True}):
+        tx = make(0.1, solver=DENSE, **settings)
+        results.append(jax.jit(tx.update)(zeros(params), tx.init(params), params))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+    assert results[0][1].values[0] > 1e-2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
