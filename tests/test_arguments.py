@@ -38,10 +38,10 @@ WITH_A_FLAG: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("call", WITH_A_FLAG)
 def test_a_flag_is_true_or_false(call: Callable[[Any], Any]) -> None:
-    for wrong in ("no", None, 1, jnp.ones(2, bool)):
+    for wrong in ("no", None, 1, jnp.ones(2, bool), np.ones(())):
         with pytest.raises(errors.HyperparameterError, match=r"(normalized|ignore_isolated) must be True or False"):
             call(wrong)
-    for right in (np.bool_(True), jnp.asarray(True)):
+    for right in (np.bool_(True), jnp.asarray(True), np.asarray(True)):
         call(right)
 
 
@@ -134,7 +134,7 @@ def test_proofs_are_for_one_graph_on_the_host(call: Callable[..., Any]) -> None:
 def test_a_proof_takes_one_number() -> None:
     lap = path()
     pair = fj.fiedler_pair(lap)
-    values: list[Any] = [1, 1.0, np.float32(1), np.ones(()), jnp.ones(())]
+    values: list[Any] = [1, 1.0, np.float32(1), np.ones((), jnp.bfloat16)[()], np.ones(()), jnp.ones(())]
     certificates = [fj.certify(lap, value) for value in values]
     assert {certificate.below_lower for certificate in certificates} == {fj.Count(2, 2)}
     assert {type(certificate.value) for certificate in certificates} == {float}

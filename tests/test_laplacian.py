@@ -246,6 +246,18 @@ def test_what_is_no_adjacency_is_an_error(adjacency: Any, message: str) -> None:
         fj.laplacian_from_adjacency(adjacency)
 
 
+def test_an_isolated_vertex_has_neither_a_scale_nor_a_slope() -> None:
+    adjacency = jnp.zeros((3, 3)).at[0, 1].set(4).at[1, 0].set(4)
+    lap = fj.laplacian_from_adjacency(adjacency, normalized=True)
+    np.testing.assert_array_equal(lap.connected, [True, True, False])
+    np.testing.assert_array_equal(lap.diagonal, [1, 1, 0])
+    np.testing.assert_array_equal(lap.inverse_root_degrees, [0.5, 0.5, 0])
+    scale = jax.jit(lambda a: fj.laplacian_from_adjacency(a, normalized=True).inverse_root_degrees)
+    slopes = jax.jacobian(scale)(adjacency)
+    assert jnp.all(jnp.isfinite(slopes))
+    np.testing.assert_array_equal(slopes[2], 0)
+
+
 def test_no_matrix_of_all_vertices_is_formed() -> None:
     params = reference.chain_params(reference.random_kernels((2000, 8, 4)))
     graph = fj.graph_from_params(params)
