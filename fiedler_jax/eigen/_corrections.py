@@ -102,7 +102,8 @@ def loosest(
     developed are mixed to vectors v that A and D both leave apart. Of the two whose ``D⁻¹A v`` is furthest from the
     basis, in the norm of D, ``v - D⁻¹A v`` is taken, which keeps such parts alone. Beyond 45° one is falling: its
     quotient ``vᵀA v / vᵀD v`` may come down to nothing. What of ``D⁻¹A v`` the basis holds leads nowhere: with the
-    angle to v alone an LSTM, whose embedded words are light beside its units, took 100 products instead of 4.
+    angle to v alone an LSTM, whose embedded words are light beside its units, took 100 products instead of 3 (`python
+    -m benchmarks.models --models lstm --combinatorial`).
     """
     developed = report.reach <= _DEVELOPED * report.values
     developed |= jnp.minimum(report.values, report.residuals) <= accuracy_floor(operator)

@@ -15,6 +15,11 @@ import fiedler_jax as fj
 WRITINGS, written_as = writings(2, 5, 4)
 
 
+def conv(h: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
+    settings = {"padding": "SAME", "window_strides": (1,), "dimension_numbers": ("NWC", "WIO", "NWC")} | settings
+    return lax.conv_general_dilated(h, kernel, **settings)
+
+
 @written_as(w=(4, 6), a=(3, 2), b=(2, 2), c=(2, 2))
 def parts_at_known_places():
     def out(p, h, *places):
@@ -90,11 +95,7 @@ def taps_of_flattened_positions():
 @written_as(w=(4, 3), o=(3, 2))
 def blurred_positions():
     def blurred(x):
-        kernel = jnp.ones((3, 1, x.shape[-1])) / 3
-        numbers = ("NWC", "WIO", "NWC")
-        return lax.conv_general_dilated(
-            x, kernel, (1,), "SAME", dimension_numbers=numbers, feature_group_count=x.shape[-1]
-        )
+        return conv(x, jnp.ones((3, 1, x.shape[-1])) / 3, feature_group_count=x.shape[-1])
 
     def shifted(x):
         return sum(jnp.pad(x, ((0, 0), (1, 1), (0, 0)))[:, i : i + 5] for i in range(3)) / 3
@@ -242,13 +243,8 @@ def test_an_input_that_is_scaled_or_shifted_by_another_keeps_its_features() -> N
 X = jnp.ones((2, 5, 4))
 
 
-def window(sizes: tuple[int, ...], strides: tuple[int, ...], **settings: Any) -> Callable[[jax.Array], jax.Array]:
-    return lambda h: lax.reduce_window(h, -jnp.inf, lax.max, sizes, strides, "VALID", **settings)
-
-
-def conv(h: jax.Array, kernel: jax.Array, **settings: Any) -> jax.Array:
-    settings = {"padding": "SAME", "window_strides": (1,), "dimension_numbers": ("NWC", "WIO", "NWC")} | settings
-    return lax.conv_general_dilated(h, kernel, **settings)
+def window(extents: tuple[int, ...], strides: tuple[int, ...], **settings: Any) -> Callable[[jax.Array], jax.Array]:
+    return lambda h: lax.reduce_window(h, -jnp.inf, lax.max, extents, strides, "VALID", **settings)
 
 
 # For each operation: the sizes of the groups if it is applied to an input, and to units if these are told apart.
