@@ -49,6 +49,24 @@ def test_orthonormalized_rows(dtype: str, seed: int, rank: int, inside: float, d
     assert there.sum() <= 20 - 1 - held
 
 
+def test_a_row_too_long_to_be_squared_counts_as_none() -> None:
+    rows = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
+    with_it, without = (
+        compiled_orthonormalize(jnp.asarray(rows).at[2].multiply(factor), jnp.zeros((18, 20)), jnp.zeros(20))
+        for factor in (1e30, 0)
+    )
+    np.testing.assert_allclose(with_it.T @ with_it, without.T @ without, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1e-15, 1e15])
+def test_how_long_rows_are_is_no_matter(length: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
+    basis, null = jnp.eye(18, 20, 1), jnp.zeros(20)
+    result = compiled_orthonormalize(jnp.asarray(rows * np.float32(length)), basis, null)
+    # What is left of 20 dimensions: the first and the last.
+    np.testing.assert_allclose(result.T @ result, np.diag([1] + [0] * 18 + [1]), atol=1e-5)
+
+
 @DTYPES
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 10_000), rank=st.integers(0, 4))

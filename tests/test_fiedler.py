@@ -379,7 +379,8 @@ def test_products_that_drift_do_not_hold_up_a_cluster() -> None:
     values = reference.spectrum(reference.chain_adjacency(kernels), True)[1:3]
     np.testing.assert_allclose(pairs.values, values, rtol=2e-6)
     assert bool(eigen.is_usable(pairs.status))
-    assert int(pairs.iterations) <= 24
+    # Of 24 seeds the products were 19 to 34; without the remedy 300.
+    assert int(pairs.iterations) <= 40
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5])

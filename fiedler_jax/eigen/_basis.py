@@ -40,29 +40,25 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
     """
     noise = _NOISE_FACTOR * jnp.finfo(rows.dtype).eps
 
-    def unsettled(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        _, count, settled = carry
-        return (count < _MOST_PASSES) & ~settled
-
-    def once(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        rows, count, _ = carry
+    def once(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rows, left = carry
         rest = rows - (rows @ basis.T) @ basis
         gram = rest @ rest.T
-        squared = diagonal(gram)
-        inverse = jnp.where(squared > noise**2, jax.lax.rsqrt(squared), 0)
-        weights, mixing = jnp.linalg.eigh(gram * inverse * inverse[:, None], symmetrize_input=False)
+        before, squared = squares(rows), squares(rest)
+        inverse = jnp.where(squared > noise**2 * before, jax.lax.rsqrt(squared), 0)
+        # A row too long to be squared counts as none.
+        there = (inverse > 0) & (inverse[:, None] > 0)
+        scaled = jnp.where(there, gram * inverse * inverse[:, None], 0)
+        weights, mixing = jnp.linalg.eigh(scaled, symmetrize_input=False)
         keep = weights > noise * len(rows)
         # The inner `where` keeps a NaN that is not used from whoever checks for them.
         scale = jnp.where(keep, jax.lax.rsqrt(jnp.where(keep, weights, 1)), 0)
         # Where hardly anything was taken away, rounding was not amplified either.
-        settled = jnp.all(((weights > 0.5) | (weights == 0)) & ((squared > 0.5) | (squared == 0)))
-        return (mixing * scale).T * inverse @ rest, count + 1, settled
+        settled = jnp.all(((weights > 0.5) | (weights == 0)) & ((squared > 0.5 * before) | (squared == 0)))
+        return (mixing * scale).T * inverse @ rest, jnp.where(settled, 0, left - 1)
 
-    squared = squares(rows)
-    start = rows * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)[:, None]
-    first = varying_alike((start, jnp.zeros((), jnp.int32), jnp.zeros((), bool)), basis)
-    rows, _, _ = jax.lax.while_loop(unsettled, once, first)
-    return rows
+    first = varying_alike((rows, jnp.int32(_MOST_PASSES)), basis)
+    return jax.lax.while_loop(lambda carry: carry[1] > 0, once, first)[0]
 
 
 def rows_or_none(operator: SymmetricOperator, rows: jax.Array | None) -> jax.Array:
