@@ -14,7 +14,6 @@ from fiedler_jax._paths import Path, canonical_path
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
-from fiedler_jax.eigen._operator import power_of_two
 from fiedler_jax.eigen._result import in_units, is_whole
 from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, NoFiedlerValueError
 from fiedler_jax.graph import NetworkGraph, kernel_leaves, pull_back, without_diagonal
@@ -397,7 +396,8 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
     given = [] if init is None else [jnp.atleast_2d(init)]
     half = fold(lap, num, ignore_isolated)
     if half is None:
-        unit = jnp.ones((), lap.dtype) if lap.normalized else power_of_two(lap.upper_bound)
+        # Of weights that are not finite NaN, which spreads to all products.
+        unit = jnp.where(lap.upper_bound < jnp.inf, jnp.maximum(lap.upper_bound, jnp.finfo(lap.dtype).tiny), jnp.nan)
         operator = _operator(lap, ignore_isolated, unit)
         start = joined(start_rows(lap, operator.support), operator.support, lap.dtype)
         given = joined(given, operator.support, lap.dtype)
@@ -408,13 +408,13 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
 
 
 def _operator(lap: Laplacian, ignore_isolated: bool, unit: jax.Array) -> SymmetricOperator:
-    """The Laplacian in a unit near its largest eigenvalue, in which no square of a residual under- or overflows."""
+    """The Laplacian in units of its bound, so that no square under- or overflows and all that follows is constant."""
     connected = lap.connected.astype(lap.dtype)
     constant_on_edges = connected * jax.lax.rsqrt(jnp.maximum(jnp.sum(connected), 1))
     return SymmetricOperator(
         matvec=lambda rows: lap.matvec(rows) / unit,
         diagonal=lap.diagonal / unit,
-        upper_bound=lap.upper_bound / unit,
+        upper_bound=jnp.ones((), lap.dtype),
         null_vector=constant_on_edges if ignore_isolated and not lap.normalized else lap.null_vector,
         support=lap.connected if ignore_isolated else jnp.ones_like(lap.connected),
     )

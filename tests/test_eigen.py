@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from fiedler_jax import eigen, errors
 from fiedler_jax.eigen import Status
-from fiedler_jax.eigen._operator import power_of_two
 from fiedler_jax.eigen._result import (
     RitzReport,
     absent_value,
@@ -392,12 +391,3 @@ def test_a_tolerance_is_scaled_to_what_is_asked_for(x64: None) -> None:
         operator = eigen.operator_from_matrix(jnp.asarray(UP_TO_EIGHT))
         operator = operator._replace(tolerance_scale=lambda values, share=share: jnp.full_like(values, share))
         assert bool(assess(operator, report, 1, 1e-6).accurate) is accurate
-
-
-@pytest.mark.parametrize("number", [3.0, 4.0, 1e30, 1e-30, 0.0, 1e-40, np.inf, np.nan])
-def test_a_unit_is_a_power_of_two_that_can_be_divided_by(number: float) -> None:
-    unit = float(power_of_two(jnp.float32(number)))
-    assert np.frexp(unit)[0] == 0.5
-    assert np.finfo(np.float32).tiny <= unit < np.inf
-    if 1e-30 <= number < np.inf:
-        assert 0.5 < unit / number <= 1

@@ -182,15 +182,16 @@ def _units_beside(rows: jax.Array, basis: jax.Array) -> jax.Array:
 def _begin(operator: SymmetricOperator, rows: jax.Array, init: jax.Array, shape: _Shape) -> _State:
     """Nothing but the null vector, and the start rows to join it."""
     dtype, n = rows.dtype, rows.shape[1]
-    none = np.zeros(shape.kept, dtype)
+    # What the first step replaces before it is looked at.
+    none = jnp.full(shape.kept, absent_value(operator))
     return _State(
         basis=jnp.pad(operator.null_vector[None], ((0, shape.kept), (0, 0))),
         products=jnp.zeros((1 + shape.kept, n), dtype),
         joining=_filled([rows], shape.block),
-        report=RitzReport(jnp.asarray(none) + absent_value(operator), jnp.asarray(none), jnp.asarray(none)),
-        found=Assessment(jnp.asarray(none[: shape.wanted - 1]), *[jnp.zeros((), bool)] * 3),
+        report=RitzReport(none, none, none),
+        found=Assessment(none[: shape.wanted - 1], *[jnp.zeros((), bool)] * 3),
         evidence=Evidence(
-            given=jnp.full(shape.kept, jnp.inf, dtype),
+            given=none,
             joined=jnp.zeros(shape.kept, bool),
             falling=jnp.zeros((), bool),
             iterations=jnp.zeros((), jnp.int32),

@@ -48,10 +48,3 @@ def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None
         null_vector=jnp.zeros_like(matrix[0]) if null_vector is None else null_vector,
         support=jnp.ones(len(matrix), bool),
     )
-
-
-def power_of_two(number: jax.Array) -> jax.Array:
-    """One of about a number: what is divided by it and multiplied again is as before to the last bit."""
-    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(number), number, 1))
-    # One that is not subnormal, since those may count as zero.
-    return jnp.ldexp(jnp.ones((), number.dtype), jnp.maximum(exponent - 1, jnp.finfo(number.dtype).minexp))
