@@ -1,0 +1,93 @@
+"""The default solver: how it ends, and how many products it takes where a rule saves some."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+from spectra import fiedler, padded
+
+import fiedler_jax as fj
+from benchmarks.misleading import cliques
+from fiedler_jax import Status, eigen
+
+
+@jax.jit
+def solve_operator(matrix: jax.Array, bound: jax.Array) -> eigen.EigenResult:
+    return fj.Davidson().solve(eigen.operator_from_matrix(matrix)._replace(upper_bound=bound))
+
+
+@pytest.mark.parametrize(("entry", "bound"), [(np.nan, 40.0), (np.inf, 40.0), (1.0, np.inf), (1.0, np.nan)])
+def test_what_is_not_finite_shows_in_products_or_in_the_bound(entry: float, bound: float) -> None:
+    matrix = np.diag(1 + np.arange(40.0))
+    matrix[3, 4] = matrix[4, 3] = entry
+    result = solve_operator(jnp.asarray(matrix, jnp.float32), jnp.float32(bound))
+    assert result.status == Status.NOT_FINITE
+    assert result.iterations == 1
+
+
+def test_targets_that_are_accurate_are_not_found_before_enough_products_were_made() -> None:
+    # Four leaves of about one weight, within two hundred floors of zero: all is sharp after three products.
+    upper = np.triu(np.ones((40, 40)), 1)
+    upper[:, 36:] = 0
+    upper[np.arange(4), np.arange(36, 40)] = 0.02 * (1 + np.arange(4))
+    whole = fiedler(upper + upper.T, False, "float32")
+    assert whole.converged
+    assert whole.iterations == 8
+    stopped = fiedler(upper + upper.T, False, "float32", solver=fj.Davidson(max_iterations=6))
+    assert stopped.iterations == 7
+    assert stopped.status == Status.ITERATION_LIMIT
+    np.testing.assert_allclose(stopped.value, whole.value, rtol=1e-6)
+
+
+def test_two_vertices_among_isolated_ones_are_all_there_is(dtype: str) -> None:
+    pair = fiedler(padded(0.25 * (1 - np.eye(2))), False, dtype, ignore_isolated=True)
+    assert pair.converged
+    np.testing.assert_allclose(pair.value, 0.5, rtol=1e-6)
+    assert pair.next_value == np.inf
+
+
+def test_on_an_even_diagonal_what_is_loose_is_not_awaited(x64: None) -> None:
+    pair = fiedler(nx.to_numpy_array(nx.path_graph(100)), True, "float64")
+    assert pair.converged
+    assert pair.iterations <= 80
+
+
+def test_a_value_that_is_rounding_is_the_lowest_at_once() -> None:
+    # Nothing lies below it, though what hangs together heavily has not come down yet.
+    (adjacency,) = cliques(np.random.default_rng(6))
+    pair = fiedler(adjacency, False, "float32")
+    assert pair.status == Status.ACCURACY_FLOOR
+    assert pair.value < pair.floor
+    assert pair.iterations == 1
+
+
+def test_what_rounding_settles_is_not_followed_on(dtype: str) -> None:
+    # Three parts that hang together by edges of a few floors, whose values can be told from zero but not apart.
+    upper = np.triu(np.kron(np.eye(3), np.random.default_rng(0).uniform(0.5, 1, (12, 12))), 1)
+    upper[11, 12] = upper[23, 24] = 8e3 * np.finfo(dtype).eps
+    pair = fiedler(padded(upper + upper.T), False, dtype, ignore_isolated=True)
+    assert pair.status == Status.ACCURACY_FLOOR
+    assert pair.value > pair.floor
+    assert pair.iterations <= 16
+
+
+def test_eight_start_rows_are_not_all_that_a_solve_begins_with(x64: None) -> None:
+    # As many as a block has, all of them exact higher eigenvectors.
+    values = np.concatenate([[0.2], np.linspace(0.5, 4, 39)])
+    columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))
+    operator = eigen.operator_from_matrix(jnp.asarray((columns * values) @ columns.T))
+    result = jax.jit(functools.partial(fj.Davidson().solve, operator))(start=jnp.asarray(columns[:, 1:9].T))
+    assert result.status == Status.CONVERGED
+    np.testing.assert_allclose(result.values, values[:1], rtol=1e-9)
+
+
+def test_products_of_an_operator_are_as_exact_as_the_dtype() -> None:
+    # On accelerators the default is less, where a solver is called as it is.
+    program = jax.jit(lambda m: fj.Davidson().solve(eigen.operator_from_matrix(m))).lower(jnp.eye(40)).as_text()
+    products = re.findall(r"stablehlo.dot_general.*", program)
+    assert products
+    assert all("HIGHEST" in product for product in products)
