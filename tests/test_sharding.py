@@ -5,9 +5,15 @@ import itertools
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import jax
 import launching
+import manual
 import pytest
 import sharded
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import fiedler_jax as fj
 
 LAYOUTS = tuple(sharded.LAYOUTS)
 PROGRAMS = ("pair normalized", "pair combinatorial", "gradient", *sharded.TRANSFORMATIONS)
@@ -128,3 +134,23 @@ def check_spread(found: dict[str, Any]) -> None:
 
 def test_networks_of_parts_of_a_mesh_that_would_wait_for_one_another_are_refused() -> None:
     assert "Make all axes manual" in under_shard_map()["one for each part"]
+
+
+def value_of_each(members: Any) -> jax.Array:
+    return fj.fiedler_value(manual.GRAPH, jax.tree.map(lambda w: w[0], members))[None]
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_an_axis_of_one_device_may_be_beside_the_manual_ones(kind: AxisType) -> None:
+    # No other device waits. Traced for a mesh of which there are no devices.
+    mesh = jax.sharding.AbstractMesh((8, 1), ("member", "model"), axis_types=(kind,) * 2)
+    each = jax.shard_map(value_of_each, mesh=mesh, in_specs=P("member"), out_specs=P("member"), axis_names={"member"})
+    assert jax.eval_shape(each, manual.HOST).shape == (8,)
+
+
+def test_networks_over_two_axes_are_refused_where_a_third_is_not_manual() -> None:
+    mesh = jax.sharding.AbstractMesh((2, 4, 2), ("z", "member", "model"), axis_types=(AxisType.Auto,) * 3)
+    over = P(("z", "member"))
+    each = jax.shard_map(value_of_each, mesh=mesh, in_specs=over, out_specs=over, axis_names={"z", "member"})
+    with pytest.raises(fj.errors.ShardingError, match="vary over 'member', 'z', but 'model' of the mesh is not manual"):
+        jax.eval_shape(each, manual.HOST)
