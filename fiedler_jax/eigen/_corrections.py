@@ -83,8 +83,7 @@ def is_vague(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array,
 def is_uneven(operator: SymmetricOperator) -> jax.Array:
     """Whether the diagonal differs enough for corrections by it to miss what is loose."""
     least = jnp.min(jnp.where(operator.support, operator.diagonal, jnp.inf))
-    # A Laplacian's bound is twice the largest entry.
-    return operator.upper_bound > 2 * _UNEVEN * least
+    return jnp.max(operator.diagonal) > _UNEVEN * least
 
 
 def loosest(
