@@ -162,6 +162,23 @@ def constant_value(effective: Effective) -> np.ndarray | None:
         return np.asarray(evaluate(effective, {}))
 
 
+def is_same_along(effective: Effective, axis: int) -> bool:
+    """Whether a known effective kernel is the same at all places along an axis, for whatever parameters."""
+    rng = np.random.default_rng(0)
+    with jax.ensure_compile_time_eval(), _on_host():
+        leaves = {path: rng.uniform(0.5, 1, shape).astype(np.float32) for path, shape in effective.leaves.items()}
+        value = np.asarray(evaluate(effective, leaves), np.float32)
+    return np.allclose(value, value.take([0], axis), equal_nan=True)
+
+
+def first_along(effective: Effective, axis: int) -> Effective:
+    """The first of several effective kernels along an axis, which stays."""
+    shape = *effective.shape[:axis], 1, *effective.shape[axis + 1 :]
+    name = f"first along {axis}"
+    apply = functools.partial(jax.lax.slice_in_dim, start_index=0, limit_index=1, axis=axis)
+    return computed(name, apply, [effective], [(shape, effective.dtype)], structural=True)[0]
+
+
 def _on_host() -> contextlib.AbstractContextManager[Any]:
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])

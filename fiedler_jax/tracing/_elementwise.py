@@ -116,7 +116,10 @@ def _meet_several(trace: Trace, units: np.ndarray) -> np.ndarray:
 
 
 def outer(trace: Trace, some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Identities of an outer product of units of kernels."""
+    """Identities of an outer product of units of kernels; but learned queries only weigh what they meet."""
+    alone = [ids for ids in (some, others) if not trace.are_queries(ids)]
+    if len(alone) == 1:
+        return alone[0]
     found = trace.units.outer(some, others)
     if found is None:
         trace.not_understood(f"an outer product of more than {MOST_OUTER} elements", [some, others])

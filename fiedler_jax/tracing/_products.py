@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fiedler_jax._effective import Effective, constant_value
+from fiedler_jax._effective import Effective, constant_value, first_along, is_same_along
 from fiedler_jax.tracing._edges import (
     contracted,
     joined,
@@ -33,10 +33,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     kernel = values[w]
     assert isinstance(kernel, Effective)
     ids = trace.units.simplest(identities(values[x]))
-    if kernel.repeated and any(shape_of(equation.invars[x])[axis] > 1 and ids.shape[axis] == 1 for axis in batch[x]):
-        # Learned queries, repeated over a batch: an activation that depends on no input.
-        trace.used([kernel], "makes queries that are repeated over a batch")
-        return [_of_activations(trace, equation, values)]
+    kernel, ids, is_shared = _unrepeated(trace, kernel, ids, batch[w], batch[x])
     rank_w, rank_x = len(kernel.shape), ids.ndim
     free_x = [axis for axis in range(rank_x) if axis not in (*contract[x], *batch[x])]
     ids = trace.units.seen_along(ids, free_x)
@@ -62,6 +59,8 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     columns = joined(trace, kernel, ids, (batch[w], contract[w]), (batch[x], contract[x]))
     at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
     result = placed(columns, at, b + len(free_w) + len(free_x))
+    if is_shared:
+        trace.share(trace.products[-1])
     if b and free_w and not contract[w]:
         in_result = dict(zip((*batch[w], *free_w), at, strict=True))
         shift = len(free_w) if w == 0 else 0
@@ -69,6 +68,22 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
         axes = tuple(in_result[axis] for axis in range(len(kernel.shape)))
         trace.scale(ScaledKernel(result, kernel, axes, rows, trace.products[-1]))
     return [result]
+
+
+def _unrepeated(
+    trace: Trace, kernel: Effective, ids: np.ndarray, of_kernel: Sequence[int], of_ids: Sequence[int]
+) -> tuple[Effective, np.ndarray, bool]:
+    """A kernel that was repeated over a batch, and what it reads, as if it were not; and whether it was."""
+    before = kernel
+    for axis, at in zip(of_kernel, of_ids, strict=True):
+        varies = at in varied(ids)
+        if not before.repeated or kernel.shape[axis] == 1 or (varies and trace.units.linked(ids)):
+            continue
+        if before.known and not is_same_along(before, axis):
+            continue
+        kernel = first_along(kernel, axis)
+        ids = trace.units.united_over(ids, [at]) if varies else ids
+    return kernel, ids, kernel is not before
 
 
 def mixes_positions(
@@ -113,6 +128,9 @@ def _of_activations(trace: Trace, equation: Any, values: Sequence[Value]) -> np.
                 trace.not_understood("a kernel changed in a loop", [kernel])
                 return no_units(rank)
     summed = [bool(varied(ids) & set(contract[i])) for i, ids in enumerate(all_ids)]
+    for ids, is_summed in zip(all_ids, summed, strict=True):
+        if is_summed:
+            trace.no_queries(ids)
     for i, other in ((0, values[1]), (1, values[0])):
         if summed[i] and isinstance(other, Effective) and not other.leaves:
             return _by_fixed_matrix(trace, all_ids[i], other, i, equation, values)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax._effective import Effective, constant_value
 from fiedler_jax._paths import Path, display
-from fiedler_jax.tracing._identities import no_units, varied
+from fiedler_jax.tracing._identities import NO_UNIT, no_units, varied
 from fiedler_jax.tracing._jaxpr import Program
 from fiedler_jax.tracing._units import Units
 
@@ -68,6 +68,7 @@ class Trace:
         changed: parameters that a loop starts from and changes, with the units of what it carries.
         seen: arrays of identities on whose variation something depended, with the axes along which they varied.
         rows: the units that kernels read where an array has none, by its address and axes, with the array.
+        queries: products of kernels that were repeated over a batch.
     """
 
     run: Callable[["Trace", Program, Sequence[Value]], list[Value]]
@@ -80,12 +81,32 @@ class Trace:
     changed: list[tuple[Effective, np.ndarray]] = dataclasses.field(default_factory=list)
     seen: list[tuple[np.ndarray, frozenset[int]]] = dataclasses.field(default_factory=list)
     rows: dict[Any, tuple[Value, np.ndarray]] = dataclasses.field(default_factory=dict)
+    queries: list[Product] = dataclasses.field(default_factory=list)
 
     def multiply(self, product: Product) -> None:
         """Note a product; its units have edges from now on."""
         self.units.link(product.source)
         self.units.link(product.target)
         self.products.append(product)
+
+    def share(self, product: Product) -> None:
+        """Note the product of a kernel that was repeated over a batch, as kernels rarely are and learned queries are.
+
+        It counts if its units are read, given out or summed with others.
+        """
+        self.used([product.kernel], "makes queries that are repeated over a batch")
+        self.queries.append(product)
+
+    def are_queries(self, ids: np.ndarray) -> bool:
+        """Whether the units here are all those of learned queries."""
+        made = [self.units.find(product.target).ravel() for product in self.queries]
+        return bool(made) and bool(np.all(np.isin(self.units.find(ids), np.concatenate([[NO_UNIT], *made]))))
+
+    def no_queries(self, ids: np.ndarray) -> None:
+        """Note that units are those of no learned queries."""
+        if self.queries:
+            units = self.units.find(ids)
+            self.queries = [one for one in self.queries if not np.any(np.isin(self.units.find(one.target), units))]
 
     def see(self, ids: np.ndarray) -> None:
         """Note that something depends on the axes along which identities vary."""
@@ -104,9 +125,10 @@ class Trace:
         return self.scaled.get(id(value))
 
     def without_summed(self, used: np.ndarray) -> None:
-        """Leave out products that were summed, as another product, unless their units are used by themselves."""
+        """Leave out products summed as another one, and those of queries, unless their units are used by themselves."""
         used = self.units.find(used)
-        gone = [product for product in self.summed if not np.any(np.isin(self.units.find(product.target), used))]
+        apart = [*self.summed, *self.queries]
+        gone = [product for product in apart if not np.any(np.isin(self.units.find(product.target), used))]
         self.products = [product for product in self.products if not any(product is one for one in gone)]
 
     def known(self, value: Value) -> np.ndarray | None:

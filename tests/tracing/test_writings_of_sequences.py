@@ -55,12 +55,22 @@ def attention_in_two_heads():
         q, k, v = (y.reshape(2, 5, 2, 4) for y in (2 * q, k, v))
         return jax.nn.dot_product_attention(q, k, v).reshape(2, 5, 8) @ p["o"]
 
+    def heads_in_the_batch(p, x):
+        q, k, v = (jnp.concatenate(jnp.split(x @ p[name], 2, axis=-1)) for name in "qkv")
+        return jnp.concatenate(jnp.split(jax.nn.softmax(q @ k.mT) @ v, 2), axis=-1) @ p["o"]
+
+    def heads_merged_with_the_batch(p, x):
+        q, k, v = ((x @ p[name]).swapaxes(0, 1).reshape(5, 4, 4).swapaxes(0, 1) for name in "qkv")
+        return (jax.nn.softmax(q @ k.mT) @ v).swapaxes(0, 1).reshape(5, 2, 8).swapaxes(0, 1) @ p["o"]
+
     def heads_of_outputs(p, x):
         q, k, v = ((x @ p[name]).reshape(2, 5, 2, 4) for name in "qkv")
         weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k))
         return jnp.einsum("bhts,bshd,hdo->bto", weights, v, p["o"].reshape(2, 4, 3))
 
-    return [heads_beside_features, heads_in_front, head_by_head, heads_summed, mapped, kernels_joined, heads_of_outputs]
+    in_the_batch = [heads_in_the_batch, heads_merged_with_the_batch]
+    apart = [head_by_head, heads_summed, mapped, kernels_joined, heads_of_outputs]
+    return [heads_beside_features, heads_in_front, *in_the_batch, *apart]
 
 
 @written_as(w=(4, 8), a=(2, 4), b=(2, 4))
@@ -275,6 +285,59 @@ def queries_repeated_over_a_batch():
     ]
 
 
+@written_as(w=(4, 8), q=(8, 8), k=(8, 8), v=(8, 8), o=(8, 3))
+def kernels_repeated_over_a_batch():
+    def attend(p, x):
+        h = jnp.tanh(x @ p["w"])
+        q, k, v = (h @ p[name] for name in "qkv")
+        return (jax.nn.softmax(q @ k.mT) @ v) @ p["o"]
+
+    def multiplied(p, x):
+        w, q, k, v, o = (jnp.broadcast_to(p[name], (2, *p[name].shape)) for name in "wqkvo")
+        h = jnp.tanh(jnp.matmul(x, w))
+        scores = jnp.einsum("btc,bcd,bsd->bts", h, q, h @ k)
+        return jax.nn.softmax(scores) @ jnp.einsum("bsc,bcd->bsd", h, v) @ o
+
+    def mapped(p, x):
+        return jax.vmap(attend)({name: jnp.stack([kernel] * 2) for name, kernel in p.items()}, x)
+
+    return [attend, multiplied, mapped]
+
+
+@written_as(memory=(3, 4), k=(4, 6), v=(4, 6), o=(6, 2))
+def a_memory_repeated_over_a_batch():
+    def model(memory, scores, read):
+        def attend(p, x):
+            tokens = memory(p["memory"])
+            return (
+                jnp.einsum(read, jax.nn.softmax(jnp.einsum(scores, x @ p["k"], tokens @ p["k"])), tokens @ p["v"])
+                @ p["o"]
+            )
+
+        return attend
+
+    return [
+        model(lambda memory: memory, "btc,mc->btm", "btm,mc->btc"),
+        model(lambda memory: jnp.tile(memory, (2, 1, 1)), "btc,bmc->btm", "btm,bmc->btc"),
+    ]
+
+
+@written_as(q=(3, 4), o=(4, 2))
+def queries_of_an_input_itself():
+    def model(repeated):
+        def attend(p, x):
+            weights = jax.nn.softmax(jnp.einsum("bqc,btc->bqt", repeated(p["q"]), x))
+            return jnp.einsum("bqt,btc->bqc", weights, x).mean(axis=1) @ p["o"]
+
+        return attend
+
+    def summed(p, x):
+        weights = jax.nn.softmax(jnp.einsum("bqc,btc->bqt", jnp.stack([p["q"]] * 2), x))
+        return (weights[..., None] * x[:, None]).sum(axis=2).mean(axis=1) @ p["o"]
+
+    return [model(lambda q: jnp.broadcast_to(q, (2, 3, 4))), model(lambda q: jnp.stack([q, q])), summed]
+
+
 @written_as(r=(4, 3), w=(3, 4, 6), u=(3, 6, 4), o=(4, 2))
 def a_mixture_of_experts():
     def gates(p, x):
@@ -293,6 +356,20 @@ def a_mixture_of_experts():
         return jnp.einsum("ebtc,bte->btc", outputs, gates(p, x)) @ p["o"]
 
     return [at_once, one_by_one, mapped]
+
+
+@written_as(w=(4, 4, 3), gains=(2, 4), o=(3, 2))
+def experts_of_one_input_two_of_which_share_gains():
+    def at_once(p, x):
+        kernels = p["w"] * jnp.repeat(p["gains"], 2, axis=0)[:, :, None]
+        h = jnp.tanh(jnp.broadcast_to(x @ p["w"][0] @ p["w"][1][:3], (4, *x.shape[:2], 3)))
+        return jnp.einsum("ebtc,ecf->ebtf", h, kernels[:, :3]).sum(axis=0) @ p["o"]
+
+    def one_by_one(p, x):
+        h = jnp.tanh(x @ p["w"][0] @ p["w"][1][:3])
+        return sum(h @ (p["w"][e] * p["gains"][e // 2][:, None])[:3] for e in range(4)) @ p["o"]
+
+    return [at_once, one_by_one]
 
 
 @pytest.mark.parametrize("name", WRITINGS)
