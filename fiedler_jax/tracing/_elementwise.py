@@ -251,10 +251,15 @@ def collective(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Val
 
 
 def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """As a reduction, but the axis stays; so units of kernels are mixed with their neighbours, as by a fixed matrix."""
+    """As a reduction, but the axis stays; so units of kernels are mixed with their neighbours, as by a fixed matrix.
+
+    Positions of an input are one. Its features, along the last axis, that are mixed are new ones.
+    """
     ids, axis = trace.units.simplest(identities(values[0])), equation.params["axis"]
     if axis in varied(ids) and trace.units.linked(ids):
         trace.not_understood(f"{equation.primitive.name} over units", values)
+    elif axis in varied(ids) and axis < ids.ndim - 1:
+        return [trace.units.united_over(ids, [axis])]
     return [lost_where_varied(trace, ids, [axis])]
 
 

@@ -220,6 +220,18 @@ def test_a_running_sum_of_units_is_named_and_one_of_positions_is_none() -> None:
         fj.graph_from_model(lambda p, x: model(p, x, 2), params, jnp.ones((2, 5, 4)), strict=True)
 
 
+@pytest.mark.parametrize("accumulate", [jnp.cumsum, lambda x, axis: lax.cummax(x, axis)], ids=["cumsum", "cummax"])
+def test_what_runs_over_the_positions_of_an_input_has_its_features(accumulate: Callable) -> None:
+    params = random_params(a=(4, 6), b=(4, 6), o=(6, 2))
+
+    def model(p, x, axis):
+        return jnp.tanh(accumulate(x, axis) @ p["a"]) @ p["o"], accumulate(x[:, ::-1], axis) @ p["b"]
+
+    for axis, rows in ((1, [4]), (2, [4, 4])):
+        graph = fj.graph_from_model(lambda p, x, axis=axis: model(p, x, axis), params, jnp.ones((2, 5, 4)), strict=True)
+        assert sorted(group.size for group in graph.groups) == sorted([*rows, 6, 6, 2])
+
+
 def test_a_batch_of_none_will_do() -> None:
     params = random_params(w=(4, 6), u=(6, 6), o=(6, 3))
 
