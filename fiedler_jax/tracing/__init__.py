@@ -150,7 +150,7 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
                 "a kernel made with an input, noise, a step of a loop, or state that was given without values",
                 [product.kernel],
             )
-    trace.products = [product for product in trace.products if product.kernel.known]
+    trace.products = [product for product in trace.products if product.kernel.known and 0 not in product.kernel.shape]
     if strict and trace.unknown:
         raise NotUnderstoodError(
             "The model does what is not understood: " + "; ".join(trace.unknown) + ". Without strict=True the graph "
@@ -159,9 +159,9 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
     if not trace.products:
         unknown = f" Not understood: {'; '.join(trace.unknown)}." if trace.unknown else ""
         raise NoKernelsError(
-            f"None of the {len(parameters)} parameters is multiplied with an activation, so no units are joined."
-            f"{unknown} Pass a model that computes its outputs from its inputs, or state the edges by hand with "
-            "fj.graph_from_edges."
+            f"None of the {len(parameters)} parameters has entries and is multiplied with an activation, so no units "
+            f"are joined.{unknown} Pass a model that computes its outputs from its inputs, or state the edges by hand "
+            "with fj.graph_from_edges."
         )
     groups, blocks = assembled(trace)
     used = {path for block in blocks for path in block.leaves}
@@ -176,6 +176,8 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
 def _reason(path: Path, leaf: Any, uses: list[str]) -> str:
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return "complex, and edge weights are real"
+    if 0 in leaf_shape(leaf):
+        return "has no entries"
     if not uses:
         return "not used by the model"
     for use in uses:

@@ -290,6 +290,15 @@ def test_a_parameter_that_is_not_used_is_said_to_be() -> None:
     assert [(leaf.path, leaf.reason) for leaf in graph.left_out] == [("spare", "not used by the model")]
 
 
+def test_a_layer_of_no_units_is_listed_or_an_error() -> None:
+    params = {"w": jnp.ones((3, 0)), "u": jnp.ones((0, 2)), "s": jnp.ones((3, 2))}
+    with pytest.raises(errors.NoKernelsError, match="None of the 3 parameters has entries"):
+        fj.graph_from_model(lambda p, x: x @ p["w"] @ p["u"], params, jnp.ones((2, 3)))
+    graph = fj.graph_from_model(lambda p, x: x @ p["s"] + x @ p["w"] @ p["u"], params, jnp.ones((2, 3)))
+    assert "input -> s" in str(graph)
+    assert [(leaf.path, leaf.reason) for leaf in graph.left_out] == [("u", "has no entries"), ("w", "has no entries")]
+
+
 def test_structure_is_kept_in_blocks() -> None:
     model = nn.Sequential(
         [nn.Conv(8, (3, 3)), nn.Conv(16, (3, 3), feature_group_count=4), nn.Conv(16, (3, 3), feature_group_count=16)]
