@@ -105,7 +105,10 @@ def mixes_positions(
 
 
 def say_mixed(trace: Trace, ids: np.ndarray, kernel: Effective) -> None:
-    """Note a kernel left out because it mixes positions."""
+    """Note a kernel left out because it mixes positions; or what an input made of one, such as biased scores."""
+    if not kernel.known:
+        trace.used([kernel], "weighs positions together with an input or noise")
+        return
     found = trace.units.find(ids)
     count = len(np.unique(found[found != NO_UNIT]))
     trace.used([kernel], f"mixes positions and is shared by {count} units, which its edges would make one vertex")

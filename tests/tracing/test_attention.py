@@ -10,6 +10,8 @@ import pytest
 from adjacency import Adjacency
 from traced import KEY, cases, check, filled, linen, random_params, taps, through
 
+import fiedler_jax as fj
+
 CASES, case = cases()
 
 
@@ -326,3 +328,18 @@ def attention_of_normalized_queries_and_keys():
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason"), [(1, "weighs positions together with an input or noise"), (2, "added to units")]
+)
+def test_a_bias_of_relative_positions_joins_nothing(batch: int, reason: str) -> None:
+    def model(params, x):
+        q, k, v = (x @ params[name] for name in "qkv")
+        distances = np.abs(np.arange(5)[:, None] - np.arange(5))
+        return jax.nn.softmax(q @ k.mT + params["table"][distances]) @ v @ params["o"]
+
+    params = random_params(q=(4, 6), k=(4, 6), v=(4, 6), o=(6, 2), table=(5,))
+    graph = fj.graph_from_model(model, params, jnp.ones((batch, 5, 4)), strict=True)
+    assert [group.size for group in graph.groups] == [4, 6, 6, 6, 2]
+    assert [leaf.reason for leaf in graph.left_out] == [f"{reason}: joins no two units"]
