@@ -137,8 +137,8 @@ def tile(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, values: Sequence[Value]) -> np.ndarray:
     """Identities after positions along some axes were picked by an index not known beforehand.
 
-    Positions of one unit are that unit; elements of an input become one; units of kernels cannot be told apart any
-    more, which is noted.
+    Positions of one unit are that unit; elements of an input become one, as do branches; other units of kernels cannot
+    be told apart any more, which is noted.
     """
     ids = trace.units.simplest(ids)
     axes = sorted(varied(ids) & set(axes))
@@ -146,7 +146,7 @@ def chosen(trace: Trace, ids: np.ndarray, axes: Sequence[int], equation: Any, va
         return ids
     if np.any(trace.units.are_of_neighbours(ids)):
         return trace.units.mixed(ids, axes)
-    if not trace.units.linked(ids):
+    if not trace.units.linked(ids) or trace.units.are_branches(ids, axes):
         return trace.units.united_over(ids, axes)
     trace.see(ids)
     trace.not_understood(f"{equation.primitive.name} of units by a computed index", values)

@@ -281,6 +281,33 @@ def _is_gated_sum(ids: np.ndarray, free: Sequence[int], sizes: Sequence[int]) ->
     )
 
 
+def ragged_dot(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Rows in groups, each with its kernel, as in a mixture of experts: the units of a row are those of its group.
+
+    How many rows a group has is not known, and does not matter: here all have as many.
+    """
+    x, kernel = values[:2]
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    contract, batch = numbers.dot_dimension_numbers
+    axes = [*contract, *batch, numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions]
+    num_rows, num_groups = shape_of(equation.invars[0])[0], shape_of(equation.invars[1])[0]
+    if list(map(tuple, axes)) != [(1,), (1,), (), (), (0,), (0,)] or not leaves_of([kernel]):
+        trace.not_understood("a ragged product other than of rows with a kernel for each group", values)
+        return [no_units(len(shape_of(equation.outvars[0])))]
+    if num_rows < num_groups:
+        trace.not_understood("a kernel for each group of rows, traced with fewer rows than groups", values)
+        return [no_units(len(shape_of(equation.outvars[0])))]
+    assert isinstance(kernel, Effective)
+    ids = with_units_for_pools(trace, trace.units.simplest(identities(x)), kernel)
+    ids = ids if holds_any(ids) else rows_of(trace, x, [1], [kernel.shape[1]], kernel)
+    group_of = np.arange(num_rows) * num_groups // num_rows
+    in_groups = [trace.units.simplest(ids[group_of == group] if len(ids) > 1 else ids) for group in range(num_groups)]
+    # What has other units in one group is not in groups, and any row of it may be in any of these.
+    apart = all(len(rows) == 1 for rows in in_groups)
+    ids = np.concatenate(in_groups) if apart else trace.units.united_over(ids, [0])
+    return [joined(trace, kernel, trace.units.simplest(ids), ([0], [1]), ([0], [1]))[group_of]]
+
+
 def convolution(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Channels are the units; taps of one pair of channels are summed."""
     numbers, groups = equation.params["dimension_numbers"], equation.params["feature_group_count"]
@@ -362,4 +389,8 @@ def _by_fixed_kernel(trace: Trace, equation: Any, values: Sequence[Value], ids: 
     return trace.units.simplest(np.concatenate(outputs, axis=1)).transpose(np.argsort(numbers.out_spec))
 
 
-RULES: dict[str, Rule] = {"dot_general": dot_general, "conv_general_dilated": convolution}
+RULES: dict[str, Rule] = {
+    "dot_general": dot_general,
+    "ragged_dot_general": ragged_dot,
+    "conv_general_dilated": convolution,
+}

@@ -19,6 +19,62 @@ def test_one_function_has_one_graph(name: str) -> None:
 
 
 @written_as(r=(4, 3), w=(3, 4, 6), o=(6, 2))
+def the_branch_of_the_highest_score():
+    def gated(p, x):
+        gates = jax.nn.one_hot(jnp.argmax(x @ p["r"], axis=-1), 3)
+        return jnp.einsum("btef,bte->btf", jnp.tanh(jnp.einsum("btc,ecf->btef", x, p["w"])), gates) @ p["o"]
+
+    def picked(p, x):
+        branches = jnp.stack([jnp.tanh(x @ kernel) for kernel in p["w"]], axis=2)
+        best = jnp.argmax(x @ p["r"], axis=-1)
+        return jnp.take_along_axis(branches, best[..., None, None], axis=2)[:, :, 0] @ p["o"]
+
+    def picked_by_example(p, x):
+        branches = jnp.stack([jnp.tanh(x @ kernel) for kernel in p["w"]])
+
+        def one(branches, best):
+            return branches[best]
+
+        return jax.vmap(jax.vmap(one, (1, 0)), (1, 0))(branches, jnp.argmax(x @ p["r"], axis=-1)) @ p["o"]
+
+    return [gated, picked, picked_by_example]
+
+
+@written_as(r=(4, 3), g=(3, 4, 6), u=(3, 4, 6), d=(3, 6, 4), o=(4, 2))
+def experts_of_the_rows_sent_to_them():
+    def routed(p, x):
+        weights, chosen = lax.top_k(jax.nn.softmax(x @ p["r"]), 2)
+        return weights, chosen
+
+    def to_all(p, x):
+        weights, chosen = routed(p, x)
+        gates = (jax.nn.one_hot(chosen, 3) * weights[..., None]).sum(axis=-2)
+        hidden = jax.nn.silu(jnp.einsum("btc,ecf->btef", x, p["g"])) * jnp.einsum("btc,ecf->btef", x, p["u"])
+        return (x + jnp.einsum("btef,efc,bte->btc", hidden, p["d"], gates)) @ p["o"]
+
+    def of_groups(p, rows, sizes):
+        return lax.ragged_dot(
+            jax.nn.silu(lax.ragged_dot(rows, p["g"], sizes)) * lax.ragged_dot(rows, p["u"], sizes), p["d"], sizes
+        )
+
+    def sent_back_in_order(p, x):
+        weights, chosen = routed(p, x)
+        order = jnp.argsort(chosen.ravel())
+        rows = jnp.repeat(x.reshape(-1, 4), 2, axis=0)[order]
+        out = of_groups(p, rows, jnp.bincount(chosen.ravel(), length=3))[jnp.argsort(order)]
+        return (x + jnp.einsum("btkc,btk->btc", out.reshape(*chosen.shape, 4), weights)) @ p["o"]
+
+    def added_where_they_came_from(p, x):
+        weights, chosen = routed(p, x)
+        order = jnp.argsort(chosen.ravel())
+        out = of_groups(p, x.reshape(-1, 4)[order // 2], jnp.bincount(chosen.ravel(), length=3))
+        out = out * weights.reshape(-1, 1)[order]
+        return (x + jnp.zeros((10, 4)).at[order // 2].add(out).reshape(x.shape)) @ p["o"]
+
+    return [to_all, sent_back_in_order, added_where_they_came_from]
+
+
+@written_as(r=(4, 3), w=(3, 4, 6), o=(6, 2))
 def experts_with_a_gate_for_each_example():
     def gates(p, x):
         return jax.nn.softmax(x.mean(1) @ p["r"])
@@ -156,3 +212,21 @@ def test_an_unknown_operation_on_a_sum_of_branches_is_named() -> None:
 
     with pytest.raises(errors.NotUnderstoodError, match="operation 'pure_callback'"):
         fj.graph_from_model(model, params, jnp.ones((2, 4)), strict=True)
+
+
+def test_a_kernel_for_each_group_of_rows_is_named_where_it_is_not_understood() -> None:
+    params = random_params(w=(3, 4, 6), o=(6, 2))
+
+    def model(p, rows):
+        return lax.ragged_dot(rows, p["w"], jnp.array([1, 0, 1])) @ p["o"]
+
+    with pytest.raises(errors.NotUnderstoodError, match="traced with fewer rows than groups on w"):
+        fj.graph_from_model(model, params, jnp.ones((2, 4)), strict=True)
+    of_columns = lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), (0,), ())
+    with pytest.raises(errors.NotUnderstoodError, match="a ragged product other than of rows with a kernel for each"):
+        fj.graph_from_model(
+            lambda p, x: lax.ragged_dot_general(x, p["o"], jnp.array([1, 5]), of_columns),
+            params,
+            jnp.ones((6, 4)),
+            strict=True,
+        )
