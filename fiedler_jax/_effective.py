@@ -167,7 +167,7 @@ def is_same_along(effective: Effective, axis: int) -> bool:
     rng = np.random.default_rng(0)
     with jax.ensure_compile_time_eval(), _on_host():
         leaves = {path: rng.uniform(0.5, 1, shape).astype(np.float32) for path, shape in effective.leaves.items()}
-        value = np.asarray(evaluate(effective, leaves), np.float32)
+        value = np.asarray(jnp.asarray(evaluate(effective, leaves), jnp.complex64))
     return np.allclose(value, value.take([0], axis), equal_nan=True)
 
 

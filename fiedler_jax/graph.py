@@ -355,7 +355,8 @@ def _blocks_of_leaves(
         if magnitudes is not None and effective.moved:
             entries = jnp.asarray(evaluate(effective, magnitudes, moved), dtype)
         else:
-            entries = _magnitude(jnp.asarray(evaluate(effective, leaves, computed), dtype))
+            # A complex kernel may be made of real leaves.
+            entries = jnp.asarray(_magnitude(jnp.asarray(evaluate(effective, leaves, computed))), dtype)
         return arranged(entries, block.arrangement, block.shape)
 
     return tuple(without_diagonal(weights(block), block.source == block.target) for block in graph.blocks)
@@ -378,7 +379,7 @@ def without_diagonal(weights: jax.Array, joins_itself: bool) -> jax.Array:
 
 def _magnitude(weights: jax.Array) -> jax.Array:
     # The derivative of jnp.abs at zero is one, which would revive exact zeros; that of this product is zero.
-    return weights * jnp.sign(weights)
+    return (weights * jnp.sign(weights).conj()).real
 
 
 def _checked_kernel(path: Path, shape: tuple[int, ...], leaves: dict[Path, Any]) -> Any:

@@ -471,6 +471,18 @@ def test_coefficients_are_pulled_back_through_computed_kernels() -> None:
         np.testing.assert_allclose(derivative, expected[path[-1]], rtol=1e-5, atol=1e-7)
 
 
+def test_both_parts_of_a_complex_kernel_made_of_real_leaves_count() -> None:
+    def model(p, x):
+        return (x @ (p["real"] + 1j * p["imaginary"])).real
+
+    params = {"real": jnp.array([[3.0, 0.0]]), "imaginary": jnp.array([[4.0, 0.0]])}
+    graph = fj.graph_from_model(model, params, jnp.ones((2, 1)), strict=True)
+    np.testing.assert_allclose(fj.edge_blocks(graph, params)[0], [[5.0, 0.0]], rtol=1e-6)
+    gradient = jax.grad(lambda p: fj.edge_blocks(graph, p)[0].sum())(params)
+    np.testing.assert_allclose(gradient["real"], [[0.6, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(gradient["imaginary"], [[0.8, 0.0]], rtol=1e-6)
+
+
 def test_a_graph_that_computes_kernels_is_copied_but_not_pickled() -> None:
     params = {"w": jnp.ones((3, 4)), "a": jnp.ones((3, 2)), "b": jnp.ones((2, 4))}
     graph = fj.graph_from_model(lambda p, x: x @ (p["w"] + p["a"] @ p["b"]), params, jnp.ones((2, 3)))
