@@ -175,7 +175,7 @@ def _graph(trace: Trace, parameters: dict[Path, Any], strict: bool) -> NetworkGr
 
 def _reason(path: Path, leaf: Any, uses: list[str]) -> str:
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-        return "complex, and edge weights are real"
+        return "complex, and edge weights are real: give its parts as two leaves"
     if 0 in leaf_shape(leaf):
         return "has no entries"
     if not uses:

@@ -284,10 +284,12 @@ def top_k(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
 
 
 def fft(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """A transform along the last axes mixes what lies there."""
+    """A transform along the last axes mixes what lies there; branches, such as those of each frequency, are one."""
     rank = len(shape_of(equation.outvars[0]))
     axes = range(rank - len(equation.params["fft_lengths"]), rank)
     ids = trace.units.simplest(identities(values[0]))
+    if trace.units.linked(ids) and trace.units.are_branches(ids, axes):
+        return [trace.units.united_over(ids, axes)]
     if varied(ids) & set(axes) and trace.units.linked(ids):
         trace.not_understood("a Fourier transform of units", values)
     return [lost_where_varied(trace, ids, axes)]

@@ -119,6 +119,25 @@ def channels_normalized_by_their_neighbours():
     return *linen(fun, jnp.ones((2, 6, 6, 3))), reference
 
 
+@case
+def a_kernel_for_each_frequency():
+    def model(params, x):
+        h = x @ params["l"]
+        kernels = params["real"] + 1j * params["imaginary"]
+        low = jnp.einsum("bkc,kcd->bkd", jnp.fft.rfft(h, axis=1)[:, :3], kernels)
+        low = jnp.zeros((2, 5, 4), jnp.complex64).at[:, :3].set(low)
+        return nn.gelu(jnp.fft.irfft(low, n=8, axis=1) + h @ params["s"]) @ params["o"]
+
+    def reference(p, a):
+        h = a.layer(a.units(2), p["l"])
+        out = a.layer(h, p["s"])
+        a.join(h, out, np.hypot(p["real"], p["imaginary"]).sum(axis=0))
+        a.layer(out, p["o"])
+
+    shapes = {"real": (3, 4, 4), "imaginary": (3, 4, 4)}
+    return model, random_params(l=(2, 4), s=(4, 4), o=(4, 2), **shapes), (jnp.ones((2, 8, 2)),), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())

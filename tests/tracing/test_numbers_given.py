@@ -255,7 +255,7 @@ def test_what_joins_no_units_is_listed_with_its_reason() -> None:
     graph = fj.graph_from_model(model, params, jnp.ones((2, 3, 4)), strict=True)
     assert {leaf.path: leaf.reason for leaf in graph.left_out} == {
         "token": "stands beside units: joins no two units",
-        "w": "complex, and edge weights are real",
+        "w": "complex, and edge weights are real: give its parts as two leaves",
     }
 
 
