@@ -60,7 +60,7 @@ def dot_general(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Va
     at = [*range(b), *(axis + b + (0 if w == 0 else len(free_x)) for axis in range(len(free_w)))]
     result = placed(columns, at, b + len(free_w) + len(free_x))
     if is_shared:
-        trace.share(trace.products[-1])
+        trace.share(trace.products[-1], "makes queries that are repeated over a batch")
     if b and free_w and not contract[w]:
         in_result = dict(zip((*batch[w], *free_w), at, strict=True))
         shift = len(free_w) if w == 0 else 0

@@ -1,6 +1,7 @@
 """Kernels whose rows are multiplied by an activation first and summed afterwards: the layer of the scaled activation.
 
-``Σ_c h_c (g_c W_co)`` is ``Σ_c (g_c h_c) W_co``, and ``Σ_c (x_c W_co)`` is a product of matrices written by hand.
+``Σ_c h_c (g_c W_co)`` is ``Σ_c (g_c h_c) W_co``, and ``Σ_c (x_c W_co)`` is a product of matrices written by hand; that
+product is also what ``Σ_c (x_c - W_co)²``, the distances to learned centres, have of both.
 """
 
 import dataclasses
@@ -28,6 +29,8 @@ class _Pairs(NamedTuple):
 def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     """Element by element, a kernel scaled; but inputs along an axis of its own, such as tokens', are a layer's."""
     which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
+    if values[0] is values[1] and id(values[0]) in trace.shifted:
+        return square(trace, equation, values)
     if not any(which) or any(map(trace.scaled_kernel, values)):
         return weighed(trace, equation, values)
     if (made := made_without_units(trace, equation, values)) is not None:
@@ -54,6 +57,32 @@ def multiplication(trace: Trace, equation: Any, values: Sequence[Value]) -> list
     columns = placed(columns, [*both, *(axis for axis in axes if axis not in both)], ids.ndim)
     trace.scale(ScaledKernel(columns, kernel, axes, trace.units.simplest(ids), trace.products[-1]))
     return [columns]
+
+
+def difference(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Element by element; but a kernel with an axis of its own beside rows that are units may be one of centres."""
+    (found,) = elementwise(trace, equation, values)
+    which = [isinstance(value, Effective) and bool(value.leaves) for value in values]
+    if sum(which) != 1 or isinstance(found, Effective):
+        return [found]
+    kernel, ids = values[which.index(True)], trace.units.simplest(identities(values[which.index(False)]))
+    shape = shape_of(equation.invars[which.index(False)])
+    assert isinstance(kernel, Effective)
+    beside = {axis for axis, size in enumerate(kernel.shape) if size > 1}
+    own = {axis for axis in beside if len(shape) == len(kernel.shape) and shape[axis] == 1}
+    if own and beside - own <= varied(ids) and beside - own and not kernel.repeated:
+        found = found.copy()
+        trace.shifted[id(found)] = ScaledKernel(found, kernel, tuple(range(ids.ndim)), ids, is_square=True)
+    return [found]
+
+
+def square(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """Element by element; differences from a kernel, squared, have the products with it in them."""
+    (found,), shifted = elementwise(trace, equation, values), trace.shifted.get(id(values[0]))
+    if shifted is not None and equation.params.get("y", 2) == 2:
+        found = identities(found).copy()
+        trace.scale(dataclasses.replace(shifted, result=found))
+    return [found]
 
 
 def weighed(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
@@ -208,6 +237,8 @@ def _layer(
     free = [axis for axis in range(len(kernel.shape)) if axis not in (*of_kernel[0], *of_kernel[1])]
     if scaled.product is not None:
         trace.summed.append(scaled.product)
+    if scaled.is_square:
+        trace.share(trace.products[-1], "is subtracted from units or added to them")
     return placed(columns, [order.index(scaled.axes[axis]) for axis in (*of_kernel[0], *free)], len(order))
 
 
@@ -218,6 +249,8 @@ def _own_axes(scaled: ScaledKernel) -> dict[int, int]:
 
 RULES: dict[str, Rule] = {
     "mul": multiplication,
+    **dict.fromkeys(["sub", "add"], difference),
+    **dict.fromkeys(["square", "integer_pow"], square),
     **dict.fromkeys(["div", "neg", "select_n"], weighed),
     "reduce_sum": summation,
     "transpose": transposition,

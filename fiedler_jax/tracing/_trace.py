@@ -44,6 +44,7 @@ class ScaledKernel:
         axes: for each axis of the kernel that of the product.
         rows: identities of the activation, with as many axes as the product.
         product: the edges noted for it, if any: those of what it is if nothing sums it.
+        is_square: whether it is a square, of the difference of the activation and the kernel.
     """
 
     result: np.ndarray
@@ -51,6 +52,7 @@ class ScaledKernel:
     axes: tuple[int, ...]
     rows: np.ndarray
     product: Product | None = None
+    is_square: bool = False
 
 
 @dataclasses.dataclass
@@ -64,11 +66,12 @@ class Trace:
         uses: what else was done with a parameter leaf.
         unknown: what was not understood, in words.
         scaled: kernels whose rows were multiplied by an activation, by the result's address.
+        shifted: likewise kernels whose rows were subtracted from one, or added to it.
         summed: products of such kernels that were summed later on, and do not count unless read by themselves too.
         changed: parameters that a loop starts from and changes, with the units of what it carries.
         seen: arrays of identities on whose variation something depended, with the axes along which they varied.
         rows: the units that kernels read where an array has none, by its address and axes, with the array.
-        queries: products of kernels that were repeated over a batch.
+        queries: products that count only if their units do, such as of kernels repeated over a batch.
     """
 
     run: Callable[["Trace", Program, Sequence[Value]], list[Value]]
@@ -77,6 +80,7 @@ class Trace:
     uses: dict[Path, list[str]] = dataclasses.field(default_factory=dict)
     unknown: list[str] = dataclasses.field(default_factory=list)
     scaled: dict[int, ScaledKernel] = dataclasses.field(default_factory=dict)
+    shifted: dict[int, ScaledKernel] = dataclasses.field(default_factory=dict)
     summed: list[Product] = dataclasses.field(default_factory=list)
     changed: list[tuple[Effective, np.ndarray]] = dataclasses.field(default_factory=list)
     seen: list[tuple[np.ndarray, frozenset[int]]] = dataclasses.field(default_factory=list)
@@ -89,12 +93,12 @@ class Trace:
         self.units.link(product.target)
         self.products.append(product)
 
-    def share(self, product: Product) -> None:
-        """Note the product of a kernel that was repeated over a batch, as kernels rarely are and learned queries are.
+    def share(self, product: Product, how: str) -> None:
+        """Note that a product may be none, such as that of a kernel repeated over a batch, as learned queries are.
 
         It counts if its units are read, given out or summed with others.
         """
-        self.used([product.kernel], "makes queries that are repeated over a batch")
+        self.used([product.kernel], how)
         self.queries.append(product)
 
     def are_queries(self, ids: np.ndarray) -> bool:

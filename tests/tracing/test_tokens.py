@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from traced import cases, check, linen, random_params, taps
+from traced import cases, check, linen, random_params, taps, through
 
 CASES, case = cases()
 
@@ -201,6 +201,26 @@ def a_class_token_beside_a_token_of_each_feature():
 
     params = random_params(**ATTENTION, w=(5, 8), b=(5, 8))
     return model, params, (jnp.ones((3, 5)),), reference
+
+
+@case
+def learned_tokens_added_to_a_layer_and_normalized():
+    class Tokens(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return x[:, None] + self.param("tokens", nn.initializers.normal(), (3, 4))
+
+    def fun(x):
+        h = Tokens()(nn.Dense(4)(x))
+        h = h + through(h, nn.LayerNorm(), nn.Dense(8), nn.relu, nn.Dense(4))
+        return nn.Dense(2)(h.mean(axis=1))
+
+    def reference(p, a):
+        stream = a.layer(a.units(5), p["Dense_0"]["kernel"])
+        a.join(a.layer(stream, p["Dense_1"]["kernel"]), stream, p["Dense_2"]["kernel"])
+        a.layer(stream, p["Dense_3"]["kernel"])
+
+    return *linen(fun, jnp.ones((2, 5))), reference
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -336,6 +336,26 @@ def messages_between_nodes():
     return [gathered, by_incidence, mapped]
 
 
+@of_tokens(a=(4, 4), c=(6, 4), width=(6,), o=(6, 2))
+def distances_to_learned_centres():
+    def basis(of):
+        return lambda p, x: jnp.exp(-of(jnp.tanh(x @ p["a"]), p["c"]) * jnp.exp(p["width"])) @ p["o"]
+
+    def expanded(x, c):
+        return (x**2).sum(-1, keepdims=True) - 2 * x @ c.T + (c**2).sum(-1)
+
+    def squares(x, c):
+        return ((x[..., None, :] - c) ** 2).sum(axis=-1)
+
+    def of_each_centre(x, c):
+        return jnp.square(c.T[..., None, None] - jnp.moveaxis(x, -1, 0)[:, None]).sum(axis=0).transpose(1, 2, 0)
+
+    def norms(x, c):
+        return jnp.linalg.norm(x[..., None, :] - c, axis=-1) ** 2
+
+    return [basis(expanded), basis(squares), basis(of_each_centre), basis(norms)]
+
+
 @of_images(a=(3, 3, 3, 4), b=(3, 3, 4, 5), c=(3, 3, 9, 2))
 def a_skip_beside_what_was_scaled_up():
     def below(p, x):
