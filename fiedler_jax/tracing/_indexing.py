@@ -26,7 +26,7 @@ def gather(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
     picked = [axis for axis in range(ids.ndim) if sizes[axis] < full[axis]]
     picked = [axis for axis in picked if axis not in numbers.operand_batching_dims]
     indices = trace.known(values[1])
-    if varied(ids) & set(picked) and indices is not None and not numbers.operand_batching_dims:
+    if varied(ids) & set(picked) and indices is not None:
         exact = _picked_exactly(ids, indices, equation)
         if exact is not None:
             return [trace.units.simplest(exact)]
@@ -52,17 +52,19 @@ def _output_axis(own: int, numbers: Any, left: list[int], batch: list[int]) -> i
 def _picked_exactly(ids: np.ndarray, indices: np.ndarray, equation: Any) -> np.ndarray | None:
     """Identities of a gather by known indices, where each index picks single elements of its axis."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
-    indexed = list(numbers.start_index_map)
+    batching = dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True))
+    indexed = [*numbers.start_index_map, *batching]
     if any(sizes[axis] != 1 for axis in indexed):
         return None
     full = shape_of(equation.invars[0])
     expanded = np.broadcast_to(ids, [full[a] if a in indexed else ids.shape[a] for a in range(ids.ndim)])
     front = np.moveaxis(expanded, indexed, range(len(indexed)))
-    places = tuple(np.clip(indices[..., i], 0, full[axis] - 1) for i, axis in enumerate(indexed))
+    places = [np.clip(indices[..., i], 0, full[axis] - 1) for i, axis in enumerate(numbers.start_index_map)]
+    places += [np.indices(indices.shape[:-1])[axis] for axis in batching.values()]
     # Axes: those of the indices, then those of the operand that are not indexed.
-    taken = front[places]
+    taken = front[tuple(places)]
     rest = [axis for axis in range(ids.ndim) if axis not in indexed]
-    kept = [axis for axis in range(ids.ndim) if axis not in numbers.collapsed_slice_dims]
+    kept = [axis for axis in range(ids.ndim) if axis not in (*numbers.collapsed_slice_dims, *batching)]
     batch = indices.ndim - 1
     for position, axis in enumerate(kept):
         if axis not in rest:
@@ -119,8 +121,7 @@ def scatter(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]
     partial = [
         own
         for own in range(len(full))
-        if own not in batching
-        and (own not in from_update or shape_of(equation.invars[2])[from_update[own]] < full[own])
+        if own not in from_update or shape_of(equation.invars[2])[from_update[own]] < full[own]
     ]
     ids = chosen(trace, ids, partial, equation, values[:1])
     update = chosen(trace, update, [from_update[own] for own in partial if own in from_update], equation, values[2:])
