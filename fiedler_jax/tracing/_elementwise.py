@@ -24,7 +24,7 @@ _OTHER = (
     "zeta",
 )
 _UNCHANGED = (
-    "copy", "device_put", "name", "optimization_barrier", "pbroadcast", "pin", "pvary",
+    "copy", "device_put", "name", "optimization_barrier", "pin",
     "reduce_precision", "reshard", "sharding_constraint", "stop_gradient", "layout_constraint", "unpin",
     "with_memory_space_constraint",
 )
@@ -41,6 +41,10 @@ _REDUCTIONS = (
     "reduce", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum", "reduce_xor",
 )
 _COLLECTIVES = ("pmax", "pmin", "psum")
+_EXCHANGES = (
+    "all_gather", "all_gather_invariant", "all_gather_reduced", "all_to_all", "axis_index", "pbroadcast", "pcast",
+    "ppermute", "psum_invariant", "pvary", "reduce_scatter",
+)
 _CUMULATIVE = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
 _WINDOWS = ("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum")
 # fmt: on
@@ -242,10 +246,19 @@ def reduction(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Valu
     return [np.squeeze(ids, axis=tuple(axes)) for ids in kept]
 
 
-def collective(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
-    """Over an axis that vmap has named, a reduction; over devices, not understood."""
-    if all(isinstance(axis, int) for axis in equation.params["axes"]):
-        return reduction(trace, equation, values)
+def is_over_devices(equation: Any) -> bool:
+    """Whether an operation goes over devices; over an axis that vmap has named, one is a reduction."""
+    axes = equation.params.get("axes", equation.params.get("axis_name", ()))
+    named = any(isinstance(axis, str) for axis in (axes if isinstance(axes, tuple) else (axes,)))
+    return equation.primitive.name in (*_COLLECTIVES, *_EXCHANGES) and named
+
+
+def over_devices(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Value]:
+    """On one device nothing happens, and a sum of what several have of a unit is that unit."""
+    if not values:
+        return [Effective(shape_of(variable), variable.aval.dtype) for variable in equation.outvars]
+    if [shape_of(variable) for variable in equation.outvars] == [shape_of(variable) for variable in equation.invars]:
+        return list(values)
     trace.not_understood(f"{equation.primitive.name} over devices", values)
     return list(of_outputs(equation))
 
@@ -329,8 +342,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((*_ADD, *_MULTIPLY, *_OTHER), elementwise),
     **dict.fromkeys(_UNCHANGED, unchanged),
     **dict.fromkeys(_DECISIONS, decision),
-    **dict.fromkeys(_REDUCTIONS, reduction),
-    **dict.fromkeys(_COLLECTIVES, collective),
+    **dict.fromkeys((*_REDUCTIONS, *_COLLECTIVES), reduction),
     **dict.fromkeys(_CUMULATIVE, cumulative),
     **dict.fromkeys(_WINDOWS, windows),
     "sort": sort,

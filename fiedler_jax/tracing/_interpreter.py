@@ -41,6 +41,8 @@ def _results(trace: Trace, equation: Any, values: Sequence[Value]) -> Sequence[V
     name = equation.primitive.name
     if not equation.outvars:  # It prints or checks something.
         return []
+    if _elementwise.is_over_devices(equation):
+        return _elementwise.over_devices(trace, equation, values)
     if all(isinstance(value, Effective) for value in values):
         effective = [value for value in values if isinstance(value, Effective)]
         if name not in _control.RULES and (inner := inner_program(equation)) is not None:
@@ -55,7 +57,8 @@ def _results(trace: Trace, equation: Any, values: Sequence[Value]) -> Sequence[V
     if inner is not None:
         return run(trace, inner, values)
     if leaves_of(values) or any(holds_any(identities(value)) for value in values):
-        trace.not_understood(f"operation '{name}'", values)
+        remedy = " over several devices (a mesh of one is understood)" if name == "shard_map" else ""
+        trace.not_understood(f"operation '{name}'{remedy}", values)
     return of_outputs(equation)
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 from traced import KEY, assert_one_graph, cases, check, filled, linen, random_params, through, writings
 
 import fiedler_jax as fj
@@ -271,9 +273,52 @@ def a_kernel_carried_as_it_is():
     ]
 
 
+@written_as(w=(4, 6), o=(6, 2))
+def on_each_device_of_a_mesh_of_one():
+    mesh = jax.make_mesh((1,), ("device",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
+
+    def layers(w, o, x):
+        h = x @ w
+        return jnp.tanh(h - h.mean()) @ o
+
+    def mapped(function, kernels, features=P()):
+        each = jax.shard_map(function, mesh=mesh, in_specs=(*kernels, features), out_specs=P())
+        return lambda p, x: each(p["w"], p["o"], x)
+
+    def on_parts_of_the_batch(w, o, x):
+        h = x @ w
+        out = jnp.tanh(h - lax.pmean(h.mean(), "device")) @ o
+        return lax.psum(jnp.where(lax.axis_index("device") == 0, out, 0), "device")
+
+    def on_parts_of_the_layer(w, o, x):
+        h = x @ w
+        return lax.psum(jnp.tanh(h - lax.pmean(h.mean(), "device")) @ o, "device")
+
+    def with_kernels_gathered(w, o, x):
+        w, o = (lax.all_gather(kernel, "device", tiled=True) for kernel in (w, o))
+        return lax.psum(layers(w, o, x), "device")
+
+    return [
+        lambda p, x: layers(p["w"], p["o"], x),
+        mapped(on_parts_of_the_batch, (P(), P()), P("device")),
+        mapped(on_parts_of_the_layer, (P(None, "device"), P("device"))),
+        mapped(with_kernels_gathered, (P("device"), P("device"))),
+    ]
+
+
 @pytest.mark.parametrize("name", WRITINGS)
 def test_one_function_has_one_graph(name: str) -> None:
     assert_one_graph(*WRITINGS[name]())
+
+
+def test_what_several_devices_do_is_named_with_what_to_do() -> None:
+    mesh = AbstractMesh((2,), ("device",), axis_types=(AxisType.Auto,))
+    each = jax.shard_map(lambda w, x: x @ w, mesh=mesh, in_specs=(P(), P("device")), out_specs=P("device"))
+    params = random_params(w=(4, 6), o=(6, 2))
+    with pytest.raises(
+        fj.errors.NotUnderstoodError, match="over several devices \\(a mesh of one is understood\\) on w"
+    ):
+        fj.graph_from_model(lambda p, x: each(p["w"], x) @ p["o"], params, jnp.ones((2, 4)), strict=True)
 
 
 def test_vectors_that_a_loop_starts_from_or_carries_are_listed() -> None:
