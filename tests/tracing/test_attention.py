@@ -325,6 +325,32 @@ def attention_of_normalized_queries_and_keys():
     return *linen(fun, jnp.ones((2, 4, 5))), reference
 
 
+@case
+def attention_to_relative_positions_apart():
+    distances = np.clip(np.arange(5)[:, None] - np.arange(5) + 2, 0, 4)
+
+    def model(params, x):
+        q, k, v = ((x @ params[name]).reshape(2, 5, 2, 3) for name in "qkv")
+        far_q, far_k = ((params["far"] @ params[name]).reshape(5, 2, 3) for name in "qk")
+        to_places = jnp.einsum("bthd,rhd->bhtr", q, far_k)
+        of_places = jnp.einsum("bshd,rhd->bhsr", k, far_q)
+        scores = jnp.einsum("bthd,bshd->bhts", q, k)
+        scores += jnp.take_along_axis(to_places, jnp.asarray(distances)[None, None], axis=-1)
+        scores += jnp.take_along_axis(of_places, jnp.asarray(distances.T)[None, None], axis=-1).mT
+        return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), v).reshape(2, 5, 6) @ params["o"]
+
+    def reference(p, a):
+        x = a.units(4)
+        q, k = (a.layer(x, p[name]).reshape(2, 3) for name in "qk")
+        far_q, far_k = ((p["far"] @ p[name]).reshape(5, 2, 3) for name in "qk")
+        for head in range(2):
+            places = a.layer(q[head], far_k[:, head].T)
+            a.join(k[head], places, far_q[:, head].T)
+        a.layer(a.layer(x, p["v"]), p["o"])
+
+    return model, random_params(q=(4, 6), k=(4, 6), v=(4, 6), o=(6, 2), far=(5, 4)), (jnp.ones((2, 5, 4)),), reference
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_model(name: str) -> None:
     check(*CASES[name]())
