@@ -268,11 +268,12 @@ def cumulative(trace: Trace, equation: Any, values: Sequence[Value]) -> list[Val
 
     Positions of an input are one. Its features, along the last axis, that are mixed are new ones.
     """
-    ids, axis = trace.units.simplest(identities(values[0])), equation.params["axis"]
-    if axis in varied(ids) and trace.units.linked(ids):
+    units, axis = trace.units, equation.params["axis"]
+    ids = units.simplest(identities(values[0]))
+    if axis in varied(ids) and axis < ids.ndim - 1 and units.are_inputs(ids) and not units.all_linked(ids):
+        return [units.united_over(ids, [axis])]
+    if axis in varied(ids) and units.linked(ids):
         trace.not_understood(f"{equation.primitive.name} over units", values)
-    elif axis in varied(ids) and axis < ids.ndim - 1:
-        return [trace.units.united_over(ids, [axis])]
     return [lost_where_varied(trace, ids, [axis])]
 
 

@@ -174,6 +174,19 @@ def a_carry_gated_along_some_of_its_axes():
 
 
 @case
+def a_running_sum_of_an_input_whose_last_step_was_read():
+    def model(params, x):
+        return jnp.tanh(x[:, -1] @ params["a"]) @ params["o"], jnp.cumsum(x, axis=1) @ params["b"]
+
+    def reference(p, a):
+        x = a.units(3)
+        a.layer(a.layer(x, p["a"]), p["o"])
+        a.layer(x, p["b"])
+
+    return model, random_params(a=(3, 4), o=(4, 2), b=(3, 5)), (jnp.ones((2, 7, 3)),), reference
+
+
+@case
 def channels_less_their_median():
     def model(params, x):
         x = x - jnp.median(x, axis=1, keepdims=True)
