@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from benchmarks._data import load_dataset
 from benchmarks._errors import ConfigError, DataError
-from benchmarks._study.task import Recipe, Task
+from benchmarks._study.task import Recipe, Task, check_task
 
 _DIGITS = Recipe(hidden=(128, 64), steps=800, batch_size=32, learning_rate=0.05)
 _MNIST = Recipe(hidden=(100, 100), steps=1000, batch_size=50, learning_rate=0.05)
@@ -37,11 +37,13 @@ def make_task(name: str, data_dir: Path | None) -> Task:
 
     Raises:
         ConfigError: the name is unknown.
-        DataError: files are missing or damaged.
+        DataError: files are missing or damaged, or the arrays of the task do not fit.
     """
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
-    return TASKS[name](name, data_dir)._replace(name=name)
+    task = TASKS[name](name, data_dir)._replace(name=name)
+    check_task(task)
+    return task
 
 
 def _digits(size: int | None = None, noise: float = 0.0) -> Callable[[str, Path | None], Task]:

@@ -1,7 +1,7 @@
 """What a trial learns: examples, a network, and how the two are drawn from a seed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from benchmarks._errors import ConfigError
+from benchmarks._errors import ConfigError, DataError
 from benchmarks._methods import Refresh
 
 # Apart from seeds of weights and batches, which are the plain numbers.
@@ -48,15 +48,16 @@ class Recipe:
 
 
 class Task(NamedTuple):
-    """A problem to learn from few or noisy examples.
+    """A problem to learn from few or noisy examples, by a ReLU network of Dense layers; `check_task` says what fits.
 
     Attributes:
         name: for tables and the store.
         recipe: how its networks are trained.
         inputs: all examples (examples, features), float32.
-        targets: their classes (examples,), int32; or values (examples, outputs), float32.
+        targets: their classes (examples,), int32 from 0; or values (examples, outputs), float32, standardized: reports
+            give errors in standard deviations.
         pool: numbers of the examples that training examples are drawn from.
-        test: numbers of the examples to test on.
+        test: numbers of the examples to test on, none of them in `pool`.
         size: training examples in a draw.
         classes: number of classes; None for regression.
         label_noise: share of the training labels replaced by another class.
@@ -125,6 +126,16 @@ def draw_split(task: Task, seed: int, fold: int | None, folds: int) -> Split:
     return Split(rows[train], rows[judged], targets)
 
 
+def check_task(task: Task) -> None:
+    """Raises DataError unless the arrays of a task fit one another, and no example is both learned from and tested on.
+
+    What does not fit would end far from here, or in numbers that look like a result.
+    """
+    problem = next(_misfits(task), None)
+    if problem:
+        raise DataError(f"task {task.name}: {problem}")
+
+
 def check_split(task: Task, folds: int) -> None:
     """Raises ConfigError unless draws can be parted into so many folds, the rest of which fill a batch."""
     if task.size - math.ceil(task.size / folds) < task.recipe.batch_size:
@@ -134,7 +145,13 @@ def check_split(task: Task, folds: int) -> None:
         )
     if task.classes is None:
         return
-    fewest = int(np.unique(task.targets[_drawn(task, 0)], return_counts=True)[1].min())
+    try:
+        drawn = _drawn(task, 0)
+    except ValueError as error:
+        raise ConfigError(
+            f"task {task.name}: no draw of {task.size} examples keeps the classes' shares: {error}"
+        ) from error
+    fewest = int(np.unique(task.targets[drawn], return_counts=True)[1].min())
     if fewest < folds:
         raise ConfigError(
             f"--folds {folds} is too many for task {task.name}: one of its classes has {fewest} training examples"
@@ -150,6 +167,39 @@ def batch_rows(task: Task, split: Split, seed: int) -> np.ndarray:
         for _ in range(math.ceil(recipe.steps / steps_per_epoch))
     ]
     return np.concatenate(epochs).reshape(-1, recipe.batch_size)[: recipe.steps].astype(np.int32)
+
+
+def _misfits(task: Task) -> Iterator[str]:
+    """What does not fit, in words. Each check relies on those before it."""
+    inputs, targets = task.inputs, task.targets
+    for name, array in (("inputs", inputs), ("targets", targets), *task.shifts.items()):
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            yield f"{name} must be a NumPy array of finite numbers"
+    if inputs.ndim != 2:
+        yield f"inputs must be (examples, features), not {inputs.shape}; flatten those of each example"
+    if len(targets) != len(inputs):
+        yield f"{len(inputs)} inputs but {len(targets)} targets"
+    if task.classes is None and targets.ndim != 2:
+        yield f"values to predict must be (examples, outputs), not {targets.shape}; for one output add an axis"
+    if task.classes is not None and (targets.ndim != 1 or targets.dtype.kind == "f"):
+        yield f"classes must be integers (examples,), not {targets.dtype} {targets.shape}"
+    if task.classes is not None and not 0 <= targets.min() <= targets.max() < task.classes:
+        yield f"classes must be numbered from 0 to {task.classes - 1}, but go from {targets.min()} to {targets.max()}"
+    for name, rows in (("pool", task.pool), ("test", task.test)):
+        numbers = isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype.kind in "iu"
+        if not numbers or not np.isin(rows, np.arange(len(inputs))).all():
+            yield f"{name} must be a NumPy array of numbers of examples, from 0 to {len(inputs) - 1}"
+        if len(np.unique(rows)) < len(rows):
+            yield f"{name} has an example twice"
+    if shared := np.intersect1d(task.pool, task.test).size:
+        yield f"{shared} examples are in both pool and test: what is learned by heart would be tested on"
+    if not 0 < task.size <= len(task.pool):
+        yield f"size is {task.size}, but pool has {len(task.pool)} examples to draw from"
+    for name, array in task.shifts.items():
+        if array.shape != inputs[task.test].shape:
+            yield f"{name} has shape {array.shape}, but the test inputs {inputs[task.test].shape}"
+    if task.modules is not None and np.shape(task.modules) != inputs.shape[1:]:
+        yield f"modules must have a number for each of the {inputs.shape[1]} features"
 
 
 def _drawn(task: Task, seed: int) -> np.ndarray:

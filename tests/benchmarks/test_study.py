@@ -28,7 +28,7 @@ from benchmarks._study.measures import calibration_error, judge, structure
 from benchmarks._study.plan import TuneConfig, at_edge, candidates, is_fiedler, judging_trials, tuning_trials
 from benchmarks._study.plots import plot_differences
 from benchmarks._study.problems import make_task, shifted_images
-from benchmarks._study.task import Recipe, batch_rows, check_split, draw_split
+from benchmarks._study.task import Recipe, batch_rows, check_split, check_task, draw_split
 from benchmarks._study.trial import Trial
 
 
@@ -134,6 +134,51 @@ def test_folds_that_do_not_fit_are_refused() -> None:
     check_split(blobs(classes=None), 14)
     with pytest.raises(ConfigError, match="40 training examples in 2 folds leave less than a batch of 21"):
         check_split(task._replace(recipe=Recipe((6,), 7, 21, 0.1)), 2)
+
+
+VALUES = np.zeros((90, 2), np.float32)
+IMAGES = np.zeros((90, 5, 1), np.float32)
+BROKEN = np.full((90, 5), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": [[0.0] * 5] * 90}, "inputs must be a NumPy array of finite numbers"),
+        ({"inputs": BROKEN}, "inputs must be a NumPy array of finite numbers"),
+        ({"shifts": {"blur": BROKEN}}, "blur must be a NumPy array of finite numbers"),
+        ({"inputs": IMAGES}, r"inputs must be \(examples, features\), not \(90, 5, 1\); flatten"),
+        ({"targets": np.zeros(89, int)}, "90 inputs but 89 targets"),
+        (
+            {"classes": None, "targets": VALUES[:, 0]},
+            r"values to predict must be \(examples, outputs\), not \(90,\); for one output add an axis",
+        ),
+        ({"targets": VALUES}, r"classes must be integers \(examples,\), not float32 \(90, 2\)"),
+        ({"targets": 1 + np.arange(90) % 3}, "classes must be numbered from 0 to 2, but go from 1 to 3"),
+        ({"pool": np.arange(31, 91)}, "pool must be a NumPy array of numbers of examples, from 0 to 89"),
+        ({"pool": list(range(60))}, "pool must be a NumPy array of numbers of examples"),
+        ({"test": np.arange(90) < 60}, "test must be a NumPy array of numbers of examples, from 0 to 89"),
+        ({"pool": np.arange(60) // 2}, "pool has an example twice"),
+        ({"test": np.arange(50, 90)}, "10 examples are in both pool and test"),
+        ({"size": 61}, "size is 61, but pool has 60 examples to draw from"),
+        ({"shifts": {"blur": VALUES}}, r"blur has shape \(90, 2\), but the test inputs \(30, 5\)"),
+        ({"modules": np.arange(4)}, "modules must have a number for each of the 5 features"),
+    ],
+)
+def test_tasks_whose_arrays_do_not_fit_are_refused(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    for classes in (3, None):
+        check_task(blobs(classes=classes))
+    monkeypatch.setattr(problems, "TASKS", {"own": lambda name, folder: blobs(**changes)})
+    with pytest.raises(DataError, match=f"task own: {message}"):
+        make_task("own", None)
+
+
+def test_draws_that_cannot_keep_the_shares_of_classes_are_refused() -> None:
+    lone = blobs(targets=np.where(np.arange(90) == 3, 2, np.arange(90) % 2))
+    with pytest.raises(ConfigError, match="no draw of 40 examples keeps the classes' shares: The least populated"):
+        check_split(lone, 2)
 
 
 def test_images_of_another_size_are_refused(mnist_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
