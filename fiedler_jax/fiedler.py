@@ -198,8 +198,8 @@ def check_num_eigenvalues(num_eigenvalues: int) -> int:
     """The number of eigenvalues; HyperparameterError unless it is a static positive integer."""
     if not is_whole(num_eigenvalues) or num_eigenvalues < 1:
         raise HyperparameterError(
-            f"num_eigenvalues must be a positive Python integer, not {num_eigenvalues}. Under optax.inject_hyperparams "
-            'list it in static_args="num_eigenvalues".'
+            f"num_eigenvalues must be a positive Python integer, not {num_eigenvalues!r}. Under "
+            'optax.inject_hyperparams list it in static_args="num_eigenvalues".'
         )
     return int(num_eigenvalues)
 

@@ -252,7 +252,8 @@ def laplacian_from_adjacency(adjacency: Any, *, normalized: bool = False) -> Lap
     if not isinstance(adjacency, Tracer):
         _check_adjacency(np.asarray(adjacency))
     weigh = functools.partial(_weights_of, checked=not isinstance(adjacency, Tracer))
-    entries = jnp.asarray(adjacency)
+    # On the host, since integers of 64 bits wrap where JAX has 32.
+    entries = adjacency if isinstance(adjacency, jax.Array) else jnp.asarray(adjacency, compute_dtype([adjacency]))
     weights, _ = on_automatic_axes(lambda entries: (weigh(entries), ()), entries, placed_like=entries)
     whole = (0, len(weights))
     return _from_blocks((weights,), (Placement(whole, whole, symmetric=True),), (whole,), normalized)
@@ -267,8 +268,8 @@ def _real_square(adjacency: Any) -> Any:
         jnp.result_type(array)
     except (TypeError, ValueError):
         raise AdjacencyError(
-            "An adjacency is an array (n, n) of numbers, without gaps: rows of one length, no masked entries, no "
-            "objects or words."
+            "An adjacency is an array (n, n) of numbers of at most 64 bits, without gaps: rows of one length, no "
+            "masked entries, no objects or words."
         ) from None
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise AdjacencyError("An adjacency holds real weights, not complex ones. Take absolute values first.")

@@ -92,8 +92,14 @@ NO_ADJACENCIES: list[Any] = [
 
 @pytest.mark.parametrize("wrong", NO_ADJACENCIES, ids=["wide", "ragged", "masked", "words", "objects", "dates", "keys"])
 def test_what_is_no_matrix_of_numbers_is_no_adjacency(wrong: Any) -> None:
-    with pytest.raises(errors.AdjacencyError, match="An adjacency"):
+    with pytest.raises(errors.AdjacencyError, match=r"An adjacency (holds|is an array .* of at most 64 bits)"):
         fj.laplacian_from_adjacency(wrong)
+
+
+@pytest.mark.parametrize("weight", [np.int64(3e9), np.int64(2**32), np.uint64(2**63)])
+def test_integers_beyond_32_bits_are_weights_and_do_not_wrap(weight: np.integer) -> None:
+    pair = fj.fiedler_pair(fj.laplacian_from_adjacency([[0 * weight, weight], [weight, 0 * weight]]))
+    np.testing.assert_allclose(pair.value, 2 * float(weight), rtol=1e-6)
 
 
 def test_triangles_that_differ_by_rounding_are_averaged(x64: None) -> None:

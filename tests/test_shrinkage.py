@@ -278,6 +278,7 @@ def test_normalized_thresholds_act_relative_to_one_another() -> None:
         ({"refresh_every": 0}, "refresh_every must be"),
         ({"scale": "edges"}, "'vertices' or 'unit'"),
         ({"num_eigenvalues": 0}, "num_eigenvalues must be a positive"),
+        ({"num_eigenvalues": jnp.int32(2)}, r"not Array\(2, dtype=int32\)"),
     ],
 )
 def test_settings_out_of_range_are_errors(arguments: dict, message: str) -> None:
