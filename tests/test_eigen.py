@@ -257,6 +257,28 @@ def test_davidson_with_any_basis_size(basis_size: int, x64: None) -> None:
     assert Status(int(result.status)) is Status.CONVERGED
 
 
+@pytest.mark.parametrize("kind", [int, np.uint8, np.float16, jnp.bfloat16, np.float32])
+def test_a_matrix_of_any_real_numbers_is_an_operator(kind: Any) -> None:
+    path = np.array([[1, 1, 0], [1, 2, 1], [0, 1, 1]])
+    operator = eigen.operator_from_matrix(path.astype(kind), null_vector=[3**-0.5, -(3**-0.5), 3**-0.5])  # pyright: ignore[reportArgumentType]
+    np.testing.assert_allclose(eigen.Davidson().solve(operator).values, [1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "null", "message"),
+    [
+        (np.ones((2, 3)), None, r"square.*not float32 of shape \(2, 3\)"),
+        (np.ones(4), None, r"of shape \(4,\)"),
+        (np.ones((0, 0)), None, r"of shape \(0, 0\)"),
+        (1j * np.eye(2), None, "not complex64"),
+        (np.eye(2), np.ones(3), r"null vector must have shape \(2,\), not \(3,\)"),
+    ],
+)
+def test_what_is_no_matrix_is_no_operator(matrix: Any, null: Any, message: str) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match=message):
+        eigen.operator_from_matrix(matrix, null)
+
+
 def test_unit_lengths_hold_where_a_vector_sits_on_one_vertex() -> None:
     # A running float32 sum loses thousands of squares that are each about the rounding of the first.
     row = np.full(5000, 2e-4, np.float32)

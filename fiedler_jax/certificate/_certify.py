@@ -67,11 +67,12 @@ class Certificate:
     order: int
 
     def __str__(self) -> str:
+        apart = ", so λ2 is 0" if self.components > 1 else ""
         return (
             f"{self.value:.10g} is {self.verdict} to within {self.tol:.3g}\n"
             f"  eigenvalues below {self.lower:.10g}: {self.below_lower}\n"
             f"  eigenvalues below {self.upper:.10g}: {self.below_upper}\n"
-            f"  margin {self.margin:.2g}, components {self.components}, {self.method}, order {self.order}"
+            f"  margin {self.margin:.2g}, components {self.components}{apart}, {self.method}, order {self.order}"
         )
 
 

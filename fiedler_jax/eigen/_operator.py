@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fiedler_jax.errors import ArgumentTypeError
+
 
 class SymmetricOperator(NamedTuple):
     """A symmetric operator without negative eigenvalues, known by its products.
@@ -32,6 +34,13 @@ class SymmetricOperator(NamedTuple):
 def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None) -> SymmetricOperator:
     """A symmetric positive semidefinite matrix (n, n) as an operator, optionally without a known unit eigenvector.
 
+    Args:
+        matrix: of real numbers; float64 is kept, all else computes in float32. That it is symmetric is not looked at.
+        null_vector: a unit eigenvector to be left out, shape (n,).
+
+    Raises:
+        ArgumentTypeError: not a square matrix of real numbers, or a null vector of another length.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from fiedler_jax import eigen
@@ -41,10 +50,19 @@ def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None
         1.0000
     """
     matrix = jnp.asarray(matrix)
+    square = matrix.ndim == 2 and 0 < matrix.shape[0] == matrix.shape[1]
+    if not square or jnp.issubdtype(matrix.dtype, jnp.complexfloating):
+        raise ArgumentTypeError(
+            f"The matrix must be square, (n, n), and of real numbers, not {matrix.dtype} of shape {matrix.shape}."
+        )
+    matrix = matrix.astype(jnp.float64 if matrix.dtype == jnp.float64 else jnp.float32)
+    null_vector = jnp.zeros_like(matrix[0]) if null_vector is None else jnp.asarray(null_vector, matrix.dtype)
+    if null_vector.shape != matrix[0].shape:
+        raise ArgumentTypeError(f"The null vector must have shape {matrix[0].shape}, not {null_vector.shape}.")
     return SymmetricOperator(
         matvec=lambda rows: rows @ matrix,
         diagonal=jnp.diagonal(matrix),
         upper_bound=jnp.max(jnp.sum(jnp.abs(matrix), axis=1)),
-        null_vector=jnp.zeros_like(matrix[0]) if null_vector is None else null_vector,
+        null_vector=null_vector,
         support=jnp.ones(len(matrix), bool),
     )
