@@ -48,6 +48,7 @@ def graph_from_model(model: Any, params: Any, *inputs: Any, strict: bool = False
         `left_out` with the reason.
 
     Raises:
+        ArgumentTypeError: the model is none.
         NoKernelsError: no parameter is multiplied with an activation.
         NotUnderstoodError: with `strict`, something was not understood.
 

@@ -11,6 +11,7 @@ from flax import nnx
 from flax.core import DenyList
 
 from fiedler_jax._paths import is_masked
+from fiedler_jax.errors import ArgumentTypeError
 
 
 class Model(NamedTuple):
@@ -27,7 +28,13 @@ class Model(NamedTuple):
 
 
 def as_model(model: Any, params: Any) -> Model:
-    """What `graph_from_model` was given, as one kind of model."""
+    """What `graph_from_model` was given, as one kind of model; ArgumentTypeError if it is none."""
+    if isinstance(model, type) or not callable(model):
+        given = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise ArgumentTypeError(
+            f"The model must be a Flax module or a function of parameters and inputs, not {given}. It comes first: "
+            "fj.graph_from_model(model, params, *inputs)."
+        )
     if isinstance(model, nnx.Module):
         return _of_nnx(model, params)
     collections = isinstance(params, Mapping) and "params" in params

@@ -471,6 +471,12 @@ def test_coefficients_are_pulled_back_through_computed_kernels() -> None:
         np.testing.assert_allclose(derivative, expected[path[-1]], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("model", "given"), [({"w": jnp.ones((2, 2))}, "a dict"), (Mlp, "the class Mlp")])
+def test_what_is_no_model_is_an_error(model: Any, given: str) -> None:
+    with pytest.raises(errors.ArgumentTypeError, match=f"not {given}. It comes first"):
+        fj.graph_from_model(model, lambda x: x, jnp.ones((1, 2)))
+
+
 def test_both_parts_of_a_complex_kernel_made_of_real_leaves_count() -> None:
     def model(p, x):
         return (x @ (p["real"] + 1j * p["imaginary"])).real
