@@ -120,10 +120,13 @@ def is_shown_of(
     joined: Sequence[bool] = (False, False, False),
     *,
     falling: bool = False,
+    fell: bool = False,
     products: int = 100,
     num: int = 1,
 ) -> bool:
-    evidence = Evidence(jnp.asarray(given), jnp.asarray(joined), jnp.asarray(falling), jnp.asarray(products))
+    evidence = Evidence(
+        jnp.asarray(given), jnp.asarray(joined), jnp.asarray(falling), jnp.asarray(fell), jnp.asarray(products)
+    )
     settled = jnp.asarray(FLOOR)
     return bool(is_shown(diagonal_operator(), report_of(values, residuals), evidence, num, 1e-6, settled))
 
@@ -144,9 +147,16 @@ def test_targets_are_not_what_shows_that_none_is_missing(x64: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("floors", "falling", "least"), [(199, False, 8), (201, False, 1), (199, True, 100), (201, True, 100)]
+    ("floors", "falling", "fell", "least"),
+    [
+        (199, False, False, 8),
+        (201, False, False, 1),
+        (199, True, False, 100),
+        (201, True, False, 100),
+        (201, False, True, 100),
+    ],
 )
-def test_how_many_products_are_made_at_least(floors: float, falling: bool, least: int, x64: None) -> None:
+def test_how_many_products_are_made_at_least(floors: float, falling: bool, fell: bool, least: int, x64: None) -> None:
     for products in (least - 1, least):
-        shown = is_shown_of((floors * FLOOR, 2, 3), (0, 0, 0), falling=falling, products=products)
+        shown = is_shown_of((floors * FLOOR, 2, 3), (0, 0, 0), falling=falling, fell=fell, products=products)
         assert shown is (products == least)

@@ -262,6 +262,17 @@ def with_heavy_groups(rng: np.random.Generator) -> np.ndarray:
     return whole
 
 
+def reordered(whole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Such a network with the units of each layer in a random order."""
+    bounds = itertools.pairwise((0, 60, 100, 140, 150))
+    order = np.concatenate([first + rng.permutation(stop - first) for first, stop in bounds])
+    return whole[np.ix_(order, order)]
+
+
+# An order in which λ3, 110 times as large, was CONVERGED as long as what fell was not waited for once more.
+STILLED = 10200603
+
+
 @pytest.mark.parametrize("count", [20, pytest.param(2000, marks=pytest.mark.slow)])
 def test_an_exact_higher_eigenvector_does_not_hide_a_heavy_group(count: int, dtype: str) -> None:
     graphs = [with_heavy_groups(np.random.default_rng(seed)) for seed in [2626, *range(count)]]
@@ -270,7 +281,8 @@ def test_an_exact_higher_eigenvector_does_not_hide_a_heavy_group(count: int, dty
     for unit in (41, 43):
         farther[unit] *= 1.15
         farther[:, unit] *= 1.15
-    assert_none_is_misled(np.array([farther, *graphs]), lambda columns: columns[:, 2], False, dtype)
+    stilled = reordered(graphs[0], np.random.default_rng(STILLED))
+    assert_none_is_misled(np.array([farther, stilled, *graphs]), lambda columns: columns[:, 2], False, dtype)
 
 
 # Networks with several heavy groups, and orders of their units in which another value was CONVERGED, 1.08 and 18 times
@@ -282,13 +294,7 @@ SEVERAL = {10741: [12, 158, 186, 237], 11441: [327, 357]}
 @pytest.mark.parametrize("seed", SEVERAL)
 def test_one_heavy_group_does_not_hide_another(seed: int, count: int, dtype: str) -> None:
     whole = with_heavy_groups(np.random.default_rng(seed))
-
-    def reordered(rng: np.random.Generator) -> np.ndarray:
-        bounds = itertools.pairwise((0, 60, 100, 140, 150))
-        order = np.concatenate([first + rng.permutation(stop - first) for first, stop in bounds])
-        return whole[np.ix_(order, order)]
-
-    graphs = np.array([reordered(np.random.default_rng(at)) for at in [*SEVERAL[seed], *range(count)]])
+    graphs = np.array([reordered(whole, np.random.default_rng(at)) for at in [*SEVERAL[seed], *range(count)]])
     assert_none_is_misled(graphs, lambda columns: columns[:, 2], False, dtype)
 
 

@@ -194,6 +194,7 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, init: jax.Array, shape:
             given=none,
             joined=jnp.zeros(shape.kept, bool),
             falling=jnp.zeros((), bool),
+            fell=jnp.zeros((), bool),
             iterations=jnp.zeros((), jnp.int32),
         ),
         init=init,
@@ -233,7 +234,7 @@ def _worn(operator: SymmetricOperator, state: _State) -> jax.Array:
     near = (jnp.max(residuals) <= _NEAR_THE_FLOOR * floor) & (state.report.values[0] > floor)
     # What falls would be lost among the directions that are left behind: so were 3 of 6,799 graphs with heavy cliques,
     # given higher eigenvectors or mixtures of them, and none of 7,872 with this rule.
-    near &= ~state.evidence.falling | (iterations > LOOSE_PRODUCTS)
+    near &= ~state.evidence.is_awaited | (iterations > LOOSE_PRODUCTS)
     return near & (iterations > 0) & (jax.lax.rem(iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
 
 
@@ -281,6 +282,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
         given=given,
         joined=joined,
         falling=loose.falling & (hides | is_awaited(operator, values[:num], joined[:num])),
+        fell=state.evidence.falling,
         iterations=iterations,
     )
     developed = exhausted | found.lowest | is_shown(operator, report, evidence, num, tol, settled)
@@ -293,7 +295,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     # And the highest pairs to what these rows lead on from, without which it comes down as slowly as by a power
     # iteration: of the same 240 solves in float32, 53 were wrong so, and 10 now.
     basis, products = jax.lax.cond(
-        hides & loose.falling & (iterations < LOOSE_PRODUCTS),
+        hides & evidence.is_awaited & (iterations < LOOSE_PRODUCTS),
         lambda: _ending_in(loose.mixing, mixing, state, basis, products),
         lambda: (basis, products),
     )

@@ -57,14 +57,26 @@ class Evidence(NamedTuple):
         given: the lower ends of the pairs that were nearly exact from the start without the scattered rows, else
             infinity.
         joined: which pairs of the basis lie in rows of `init` that joined.
-        falling: whether the loosest of what is not developed is waited for.
+        falling: whether the loosest of what is not developed may come down to a target.
+        fell: the same of one product before.
         iterations: how many block products were made.
     """
 
     given: jax.Array
     joined: jax.Array
     falling: jax.Array
+    fell: jax.Array
     iterations: jax.Array
+
+    @property
+    def is_awaited(self) -> jax.Array:
+        """Whether what is loose is waited for.
+
+        For once it may not show, as when pairs that hold parts of it come to count as developed: of 2,000 reorderings
+        of a network with a group of three, given λ3's exact vector, one was CONVERGED at that, 110 times as large, in
+        float64 too, and of 2,000 solves with two heavy paths 25 were wrong instead of 13.
+        """
+        return self.falling | self.fell
 
 
 def given_at_start(
@@ -122,4 +134,4 @@ def is_shown(
     above = (number >= num) & (number <= first)
     seen = (none_given | (evidence.iterations > 1)) & jnp.all(clear | ~above) | (first == len(values))
     least = jnp.where(_is_low(operator, values[:num], _LEAST_BELOW), _LEAST_PRODUCTS, 1)
-    return seen & (evidence.iterations >= jnp.where(evidence.falling, LOOSE_PRODUCTS, least))
+    return seen & (evidence.iterations >= jnp.where(evidence.is_awaited, LOOSE_PRODUCTS, least))
