@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fiedler_jax import eigen
-from fiedler_jax.eigen._missing import Evidence, given_at_start, is_awaited, is_shown, lies_in
+from fiedler_jax.eigen._missing import Evidence, given_at_start, is_shown
 from fiedler_jax.eigen._result import RitzReport, absent_value, accuracy_floor
 
 INF = np.inf
@@ -46,41 +46,18 @@ def test_a_pair_that_is_nearly_exact_counts_as_given(
 ) -> None:
     operator = diagonal_operator()
     assert float(absent_value(operator)) == 32
-    basis = jnp.zeros((2, 4)).at[1, at].set(1)
-    # Rows of zeros hold nothing.
-    found = given_at_start(operator, report_of([value], [residual]), basis[1:], jnp.zeros((3, 4)), basis)
+    found = given_at_start(operator, report_of([value], [residual]), jnp.zeros((1, 4)).at[0, at].set(1))
     lower = value - residual - 1e-3 * value - FLOOR
     np.testing.assert_allclose(found, [lower if near else INF], rtol=1e-12)
-
-
-def test_a_pair_of_which_scattered_rows_hold_most_was_not_given(x64: None) -> None:
-    basis = jnp.pad(jnp.eye(4)[:3], ((1, 0), (0, 0)))
-    # They hold 0.91, 0.89 and 0.2 of it, the second in two rows; of what length they are is no matter.
-    parts = np.array([[0.91, 0, 0, 0.09], [0, 0.8, 0.2, 0], [0, 0.09, 0, 0.91]])
-    scattered = jnp.asarray(np.sqrt(parts) * [[2], [3], [1]])
-    found = given_at_start(diagonal_operator(), report_of([1, 2, 3], [0, 0, 0]), basis[1:], scattered, basis)
-    np.testing.assert_allclose(found, [INF, 2 - 2e-3 - FLOOR, 3 - 3e-3 - FLOOR], rtol=1e-12)
 
 
 def test_by_its_value_a_pair_must_be_nearer_where_tolerances_are_stricter(x64: None) -> None:
     operator = diagonal_operator()._replace(tolerance_scale=lambda values: jnp.full_like(values, 0.5))
     # Half in one coordinate, half in another, whose diagonal is 5 in the mean.
-    basis = jnp.zeros((4, 4)).at[1:, 0].set(0.5**0.5).at[1:, 2].set(0.5**0.5)
+    vectors = jnp.zeros((3, 4)).at[:, 0].set(0.5**0.5).at[:, 2].set(0.5**0.5)
     report = report_of([6, 6, 12], [0.049, 0.051, 0.059])
-    found = given_at_start(operator, report, basis[1:], basis[:1], basis)
+    found = given_at_start(operator, report, vectors)
     np.testing.assert_allclose(found, [6 - 0.049 - 3e-3 - FLOOR, INF, 12 - 0.059 - 6e-3 - FLOOR], rtol=1e-12)
-
-
-def test_a_pair_lies_in_rows_that_hold_half_of_it() -> None:
-    parts = jnp.array([[0.6, 0.6, 0.0, 0.71], [0.0, 0.4, 0.0, 0.0]])
-    assert lies_in(parts).tolist() == [False, True, False, True]
-
-
-def test_what_is_falling_is_awaited_near_zero_and_by_targets_that_joined(x64: None) -> None:
-    operator = diagonal_operator()
-    for highest, joined, awaited in ((999, False, True), (1001, False, False), (1001, True, True)):
-        targets = FLOOR * jnp.array([1, highest])
-        assert bool(is_awaited(operator, targets, jnp.array([False, joined]))) is awaited
 
 
 NONE, ONE, TWO = (INF, INF, INF), (0.9, INF, INF), (0.9, 1.9, INF)
@@ -117,27 +94,15 @@ def is_shown_of(
     values: Sequence[float],
     residuals: Sequence[float],
     given: Sequence[float] = NONE,
-    joined: Sequence[bool] = (False, False, False),
     *,
     falling: bool = False,
     fell: bool = False,
     products: int = 100,
     num: int = 1,
 ) -> bool:
-    evidence = Evidence(
-        jnp.asarray(given), jnp.asarray(joined), jnp.asarray(falling), jnp.asarray(fell), jnp.asarray(products)
-    )
+    evidence = Evidence(jnp.asarray(given), jnp.asarray(falling), jnp.asarray(fell), jnp.asarray(products))
     settled = jnp.asarray(FLOOR)
     return bool(is_shown(diagonal_operator(), report_of(values, residuals), evidence, num, 1e-6, settled))
-
-
-def test_near_zero_rows_that_joined_count_as_given(x64: None) -> None:
-    for floors, second, shown in ((999, 0.17, True), (999, 0.19, False), (1001, 9, True)):
-        values = floors * FLOOR, 2, 3
-        assert is_shown_of(values, (0, 0, second), joined=(False, True, False)) is shown
-        # Then the pair that did not join must lie clear of the targets.
-        near = floors * FLOOR, 2, 2.5 * floors * FLOOR
-        assert is_shown_of(near, (0, 0, 0.06 * near[2]), joined=(False, True, False)) is True
 
 
 def test_targets_are_not_what_shows_that_none_is_missing(x64: None) -> None:

@@ -319,8 +319,8 @@ def in_orders(whole: np.ndarray, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("settings_", [(21, 1000, 0.1, 3, 15), (24, 10, 1e-3, 8, 4)])
 def test_heavy_paths_are_told_apart(settings_: tuple[int, float, float, int, int], dtype: str) -> None:
-    # In float32 17 and 75 of 100 orders of the vertices gave up to twice λ2 when less was waited for. Two and three of
-    # them still do: these are evidence, not proof.
+    # In float32 17 and 75 of 100 orders of the vertices gave up to twice λ2 when less was waited for. One of the second
+    # still does: these are evidence, not proof.
     graphs = in_orders(two_paths(*settings_), 20)
     assert_none_is_misled(graphs, lambda columns: 0 * columns[:, 0], False, dtype)
 
@@ -330,8 +330,8 @@ def test_heavy_paths_are_told_apart(settings_: tuple[int, float, float, int, int
 def test_an_exact_higher_eigenvector_does_not_hide_heavy_paths(
     settings_: tuple[int, float, float, int, int], dtype: str
 ) -> None:
-    # In float64 75 of 120 orders of the vertices gave λ3, about twice λ2, when a path's modes passed for settled. Two
-    # of the second still do: these are evidence, not proof.
+    # In float64 75 of 120 orders of the vertices gave λ3, about twice λ2, when a path's modes passed for settled. One
+    # of 100 of the second still does: these are evidence, not proof.
     graphs = in_orders(two_paths(*settings_), 20)
     assert_none_is_misled(graphs, lambda columns: columns[:, 2], False, dtype)
 

@@ -17,7 +17,7 @@ from fiedler_jax.eigen._basis import (
     scattered_rows,
 )
 from fiedler_jax.eigen._corrections import corrections, is_uneven, is_vague, loosest, reach_of
-from fiedler_jax.eigen._missing import LOOSE_PRODUCTS, Evidence, given_at_start, is_awaited, is_shown, lies_in
+from fiedler_jax.eigen._missing import LOOSE_PRODUCTS, Evidence, given_at_start, is_shown
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     Assessment,
@@ -156,7 +156,7 @@ class Davidson:
             return ~state.done & (state.evidence.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
-            improved = _improve(operator, _expand(operator, state), scattered, shape, tol)
+            improved = _improve(operator, _expand(operator, state), shape, tol)
             return varying_alike(improved, operator.diagonal)
 
         first = _begin(operator, jnp.concatenate([start, scattered]), init, shape)
@@ -192,7 +192,6 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, init: jax.Array, shape:
         found=Assessment(none[: shape.wanted - 1], *[jnp.zeros((), bool)] * 3),
         evidence=Evidence(
             given=none,
-            joined=jnp.zeros(shape.kept, bool),
             falling=jnp.zeros((), bool),
             fell=jnp.zeros((), bool),
             iterations=jnp.zeros((), jnp.int32),
@@ -238,7 +237,7 @@ def _worn(operator: SymmetricOperator, state: _State) -> jax.Array:
     return near & (iterations > 0) & (jax.lax.rem(iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
 
 
-def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, shape: _Shape, tol: float) -> _State:
+def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: float) -> _State:
     """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join."""
     wanted, kept, num = shape.wanted, shape.kept, shape.wanted - 1
     projected = state.basis @ state.products.T
@@ -262,13 +261,12 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     whole = jnp.any(valid[: 1 + kept]) | (iterations == 1)
     given, init = jax.lax.cond(
         iterations == 1,
-        lambda: _given_and_rest(operator, report, vectors, basis, scattered, state.init),
+        lambda: _given_and_rest(operator, report, vectors, state.init),
         lambda: (state.evidence.given, state.init),
     )
     # With a single row as the left factor XLA copies the transposed basis.
     parts = (state.basis @ init.T).T
     seen = state.waiting & (squares(parts) >= _SEEN)
-    joined = lies_in(jnp.where(state.waiting[:, None], 0, parts @ mixing.T)[:, 1:])
     # Only of as many pairs as are corrected: those above may stay vague to the end.
     vague = is_vague(operator, *(x[: shape.corrected] for x in (values, vectors, rows)))
     cautious = report._replace(reach=jnp.where(jnp.pad(vague, (0, kept - shape.corrected)), values, reach))
@@ -278,13 +276,7 @@ def _improve(operator: SymmetricOperator, state: _State, scattered: jax.Array, s
     loose = loosest(operator, ritz, state.basis, state.products, projected, report, wanted)
     # Nothing lies below targets that are rounding.
     hides = is_uneven(operator) & (jnp.max(values[:num]) > accuracy_floor(operator))
-    evidence = Evidence(
-        given=given,
-        joined=joined,
-        falling=loose.falling & (hides | is_awaited(operator, values[:num], joined[:num])),
-        fell=state.evidence.falling,
-        iterations=iterations,
-    )
+    evidence = Evidence(given, loose.falling & hides, state.evidence.falling, iterations)
     developed = exhausted | found.lowest | is_shown(operator, report, evidence, num, tol, settled)
     chosen = _most_needed(operator, report, settled, shape)
     corrected = corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
@@ -320,12 +312,10 @@ def _given_and_rest(
     operator: SymmetricOperator,
     report: RitzReport,
     vectors: jax.Array,
-    basis: jax.Array,
-    scattered: jax.Array,
     init: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Which pairs of the first basis start rows gave, and what rows of `init` hold beside the others."""
-    given = given_at_start(operator, report, vectors, scattered, basis)
+    given = given_at_start(operator, report, vectors)
     # What start rows gave was not found by scattered ones, and by itself lets no row of `init` join: with it 3 of 2,000
     # graphs with leaves and cliques were wrong in silence (tests/test_misleading_starts.py has them).
     found = jnp.concatenate([operator.null_vector[None], jnp.where(jnp.isinf(given)[:, None], 0, vectors)])
