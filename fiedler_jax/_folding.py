@@ -75,6 +75,7 @@ class Fold(NamedTuple):
             null_vector=self.null_vector,
             support=self.support,
             tolerance_scale=lambda values: 2 / (1 + 1 / _singular(values)),
+            even=True,
         )
 
     @property

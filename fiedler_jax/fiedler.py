@@ -383,10 +383,8 @@ def block_coefficients(graph: NetworkGraph, rows: jax.Array, values: jax.Array) 
 
     # A self-loop drops out of the Laplacian, whatever its coefficient would be.
     return tuple(
-        without_diagonal(
-            of_block(ranges[block.source], ranges[block.target], block.shape), block.source == block.target
-        )
-        for block in graph.blocks
+        without_diagonal(of_block(ranges[b.source], ranges[b.target], b.shape), b.source == b.target)
+        for b in graph.blocks
     )
 
 
@@ -417,4 +415,5 @@ def _operator(lap: Laplacian, ignore_isolated: bool, unit: jax.Array) -> Symmetr
         upper_bound=jnp.ones((), lap.dtype),
         null_vector=constant_on_edges if ignore_isolated and not lap.normalized else lap.null_vector,
         support=lap.connected if ignore_isolated else jnp.ones_like(lap.connected),
+        even=lap.normalized,
     )

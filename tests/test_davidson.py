@@ -12,6 +12,7 @@ from spectra import fiedler, padded
 import fiedler_jax as fj
 from benchmarks.misleading import cliques
 from fiedler_jax import Status, eigen
+from fiedler_jax.eigen import _davidson
 
 
 @jax.jit
@@ -82,3 +83,14 @@ def test_eight_start_rows_are_not_all_that_a_solve_begins_with(x64: None) -> Non
     result = jax.jit(functools.partial(fj.Davidson().solve, operator))(start=jnp.asarray(columns[:, 1:9].T))
     assert result.status == Status.CONVERGED
     np.testing.assert_allclose(result.values, values[:1], rtol=1e-9)
+
+
+def test_what_is_loose_is_looked_for_unless_the_diagonal_is_called_even(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(_davidson, "loosest", looked)
+    operator = eigen.operator_from_matrix(jnp.diag(jnp.arange(1.0, 20.0)))
+    with pytest.raises(LookupError):
+        fj.Davidson().solve(operator)
+    np.testing.assert_allclose(fj.Davidson().solve(operator._replace(even=True)).values, [1], rtol=1e-6)

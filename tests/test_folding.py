@@ -13,6 +13,7 @@ import spectra
 import fiedler_jax as fj
 from fiedler_jax import Status
 from fiedler_jax._folding import fold
+from fiedler_jax.fiedler import _operator
 
 SIZES = (40, 24, 33, 9)
 GRAPH = fj.graph_from_params(reference.chain_params(reference.random_kernels(SIZES)))
@@ -232,3 +233,15 @@ def test_a_start_at_the_next_eigenvector_is_never_taken_for_the_answer(count: in
     pairs = solve_each(stacked, jnp.asarray(columns[:, :, 2]))
     assert np.all(pairs.status == Status.CONVERGED)
     np.testing.assert_allclose(pairs.value, values[:, 1], rtol=1e-8)
+
+
+def test_an_operator_that_is_called_even_has_one_number_on_its_diagonal() -> None:
+    params = reference.chain_params(kernels(dead=((0, 7), (3, 4))))
+    lap = fj.laplacian(GRAPH, params)
+    half, whole = fold(lap, 1, False), _operator(lap, False, lap.upper_bound)
+    assert half is not None
+    for operator in (half.operator, whole):
+        assert operator.even
+        assert len(np.unique(operator.diagonal[operator.diagonal > 0])) == 1
+    plain = fj.laplacian(GRAPH, params, normalized=False)
+    assert not _operator(plain, False, plain.upper_bound).even

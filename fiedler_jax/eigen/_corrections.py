@@ -49,11 +49,13 @@ class Loose(NamedTuple):
     Attributes:
         mixing: how the rows of the basis mix to it, (2, m).
         rows: rows (2, n) towards more of it.
-        falling: whether its value may come down to nothing.
+        hides: whether a target may be such: not where the diagonal is about even, nor below targets that are rounding.
+        falling: whether it may, and its value may come down to nothing.
     """
 
     mixing: jax.Array
     rows: jax.Array
+    hides: jax.Array
     falling: jax.Array
 
 
@@ -129,7 +131,8 @@ def loosest(
     )
     most, place = jax.lax.top_k(bent, _LOOSE_ROWS)
     mixing = (place[:, None] == number).astype(scale.dtype) @ mixing
-    return Loose(mixing, mixing @ (basis - steps), most[0] > 1)
+    hides = is_uneven(operator) & (jnp.max(report.values[: wanted - 1]) > accuracy_floor(operator))
+    return Loose(mixing, mixing @ (basis - steps), hides, hides & (most[0] > 1))
 
 
 def _held(gram: jax.Array, columns: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from fiedler_jax.eigen._basis import (
     rows_or_none,
     scattered_rows,
 )
-from fiedler_jax.eigen._corrections import corrections, is_uneven, is_vague, loosest, reach_of
+from fiedler_jax.eigen._corrections import corrections, is_vague, loosest, reach_of
 from fiedler_jax.eigen._missing import LOOSE_PRODUCTS, Evidence, given_at_start, is_shown
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
@@ -273,24 +273,26 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
     # Where nothing is left to look at, nothing smaller can hide in a residual at the floor.
     settled = jnp.where(exhausted, accuracy_floor(operator), settled_residual(operator, values[:num]))
     found = assess(operator, cautious, num, tol, exhausted, settled)
-    loose = loosest(operator, ritz, state.basis, state.products, projected, report, wanted)
-    # Nothing lies below targets that are rounding.
-    hides = is_uneven(operator) & (jnp.max(values[:num]) > accuracy_floor(operator))
-    evidence = Evidence(given, loose.falling & hides, state.evidence.falling, iterations)
+    # Corrections by an even diagonal find what is loose as well as the rest.
+    loose = None if operator.even else loosest(operator, ritz, state.basis, state.products, projected, report, wanted)
+    falling = jnp.zeros((), bool) if loose is None else loose.falling
+    evidence = Evidence(given, falling, state.evidence.falling, iterations)
     developed = exhausted | found.lowest | is_shown(operator, report, evidence, num, tol, settled)
     chosen = _most_needed(operator, report, settled, shape)
     corrected = corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
     # What former targets and guard hold that the new basis does not is the direction in which these moved.
     former = state.basis[1 : 1 + wanted]
-    # The last of each give way to what is loose.
-    last = jnp.where(hides, loose.rows, jnp.concatenate([corrected[-1:], former[-1:]]))
-    # And the highest pairs to what these rows lead on from, without which it comes down as slowly as by a power
-    # iteration: of the same 240 solves in float32, 53 were wrong so, and 10 now.
-    basis, products = jax.lax.cond(
-        hides & evidence.is_awaited & (iterations < LOOSE_PRODUCTS),
-        lambda: _ending_in(loose.mixing, mixing, state, basis, products),
-        lambda: (basis, products),
-    )
+    last = jnp.concatenate([corrected[-1:], former[-1:]])
+    if loose is not None:
+        # The last of each give way to what is loose.
+        last = jnp.where(loose.hides, loose.rows, last)
+        # And the highest pairs to what these rows lead on from, without which it comes down as slowly as by a power
+        # iteration: of the same 240 solves in float32, 53 were wrong so, and 10 now.
+        basis, products = jax.lax.cond(
+            loose.hides & evidence.is_awaited & (iterations < LOOSE_PRODUCTS),
+            lambda: _ending_in(loose.mixing, mixing, state, basis, products),
+            lambda: (basis, products),
+        )
     return _State(
         basis=basis,
         products=products,
