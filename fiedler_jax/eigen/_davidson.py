@@ -311,10 +311,7 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
 
 
 def _given_and_rest(
-    operator: SymmetricOperator,
-    report: RitzReport,
-    vectors: jax.Array,
-    init: jax.Array,
+    operator: SymmetricOperator, report: RitzReport, vectors: jax.Array, init: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Which pairs of the first basis start rows gave, and what rows of `init` hold beside the others."""
     given = given_at_start(operator, report, vectors)

@@ -54,7 +54,8 @@ class Evidence(NamedTuple):
 
         For once it may not show, as when pairs that hold parts of it come to count as developed: of 2,000 reorderings
         of a network with a group of three, given λ3's exact vector, one was CONVERGED at that, 110 times as large, in
-        float64 too, and of 2,000 solves with two heavy paths 25 were wrong instead of 13.
+        float64 too, and of 2,000 solves with two heavy paths 25 were wrong instead of 13
+        (tests/test_misleading_starts.py has the one and draws the others).
         """
         return self.falling | self.fell
 
