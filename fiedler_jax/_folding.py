@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fiedler_jax._rows import squares
 from fiedler_jax._sharding import replicated
 from fiedler_jax.eigen import EigenResult, Status, SymmetricOperator
-from fiedler_jax.eigen._rows import squares
 from fiedler_jax.laplacian import ROOT_UNIT, Laplacian, Range, has_edges, product_with_block
 
 # With so many vertices to each eigenvalue asked for, all of these lie in the lower half of the spectrum.
@@ -41,58 +41,58 @@ class Fold(NamedTuple):
         lap: the normalized Laplacian.
         halves: its groups.
         isolated: numbers (i,) of vertices of L; those which are not folded and isolated stand for none.
+        degrees: those of the kept vertices, and zeros for the isolated ones.
         support: which coordinates eigenvectors may use.
     """
 
     lap: Laplacian
     halves: Halves
     isolated: jax.Array
+    degrees: jax.Array
     support: jax.Array
 
     @property
     def kept(self) -> dict[Range, Range]:
         """Where each kept group stands in vectors of M."""
-        return _side_by_side(self.halves.kept)
+        return _places(self.halves.kept)
 
     @property
     def operator(self) -> SymmetricOperator:
         """M, to be solved."""
-        degrees = self.restrict(self.lap.degrees)
-        connected = has_edges(degrees)
-        scale = self.restrict(self.lap.inverse_root_degrees)
+        # NaN and infinite weights show in the diagonal.
+        diagonal = jnp.where(jnp.isfinite(self.degrees), has_edges(self.degrees).astype(self.lap.dtype), jnp.nan)
+        scale = self.lap.inverse_root_degrees
 
         def matvec(rows: jax.Array) -> jax.Array:
-            inverse = self.lap.inverse_root_degrees**2
-            below = self._cross(self._split(rows * scale))
-            above = self._cross({group: part * inverse[slice(*group)] for group, part in below.items()})
-            return connected * rows - scale * self.append(_concatenated(above, self.halves.kept))
+            below = self._cross(_scaled(self._split(rows), scale))
+            above = self._cross(_scaled(below, scale**2))
+            return diagonal * rows - self.joined(_scaled(above, scale))
 
         return SymmetricOperator(
             matvec=matvec,
-            # NaN and infinite weights show in the diagonal.
-            diagonal=jnp.where(jnp.isfinite(degrees), connected.astype(degrees.dtype), jnp.nan),
+            diagonal=diagonal,
             upper_bound=jnp.ones((), self.lap.dtype),
             null_vector=self.null_vector,
             support=self.support,
             tolerance_scale=lambda values: 2 / (1 + 1 / _singular(values)),
-            even=True,
+            even=1.0,
         )
 
     @property
     def null_vector(self) -> jax.Array:
         """The unit eigenvector of M of eigenvalue 0 that is known, zero without edges."""
-        degrees = self.restrict(self.lap.degrees)
-        root = ROOT_UNIT * jnp.where(has_edges(degrees), jnp.sqrt(degrees), 0)
+        root = ROOT_UNIT * jnp.where(has_edges(self.degrees), jnp.sqrt(self.degrees), 0)
         squared = squares(root[None])[0]
         return root * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
 
     def restrict(self, x: jax.Array) -> jax.Array:
         """The kept half of vectors (..., n) of L, and zeros for the isolated vertices."""
-        return self.append(jnp.concatenate([x[..., slice(*group)] for group in self.halves.kept], axis=-1))
+        return self.joined({group: x[..., slice(*group)] for group in self.halves.kept})
 
-    def append(self, x: jax.Array) -> jax.Array:
-        """Vectors of the kept half, and zeros for the isolated vertices."""
-        return jnp.concatenate([x, jnp.zeros((*x.shape[:-1], len(self.isolated)), x.dtype)], axis=-1)
+    def joined(self, parts: dict[Range, jax.Array]) -> jax.Array:
+        """Vectors of M from their parts on the kept groups, zeros for the isolated vertices."""
+        side = _concatenated(parts, self.halves.kept)
+        return jnp.pad(side, [(0, 0)] * (side.ndim - 1) + [(0, len(self.isolated))])
 
     def lift(self, result: EigenResult) -> EigenResult:
         """The eigenpairs of L that belong to those of M; values and residuals follow from ``λ = 1 - √(1 - θ)``."""
@@ -112,9 +112,9 @@ class Fold(NamedTuple):
     def _lifted(self, rows: jax.Array) -> jax.Array:
         # The null vector comes along. Of several rows: XLA has a library for their products, where it compiles those
         # of a single one.
-        rows = jax.lax.optimization_barrier(jnp.concatenate([rows, self.null_vector[None]]))
+        rows = jnp.concatenate([rows, self.null_vector[None]])
         scale = self.lap.inverse_root_degrees
-        parts = self._split(rows) | self._cross(self._split(rows * self.restrict(scale)))
+        parts = self._split(rows) | self._cross(_scaled(self._split(rows), scale))
         folded = _within(self.halves.folded, self.lap.num_vertices)
         whole = jax.lax.optimization_barrier(_concatenated(parts, self.lap.groups) * jnp.where(folded, scale, 1))
         below = jnp.where(folded, whole, 0)
@@ -158,13 +158,16 @@ def fold(lap: Laplacian, num: int, ignore_isolated: bool) -> Fold | None:
     halves = _halves(lap) if lap.normalized else None
     if halves is None or sum(_sizes(halves.kept)) < _VERTICES_PER_EIGENVALUE * (num + 1):
         return None
-    kept = jnp.concatenate([lap.connected[slice(*group)] for group in halves.kept])
+    kept = [lap.degrees[slice(*group)] for group in halves.kept]
     if ignore_isolated:
-        return Fold(lap, halves, jnp.zeros(0, jnp.int32), kept)
+        degrees = jnp.concatenate(kept)
+        return Fold(lap, halves, jnp.zeros(0, jnp.int32), degrees, has_edges(degrees))
     folded = _within(halves.folded, lap.num_vertices)
     # In float32 XLA selects, where for integers it sorts.
     lone, isolated = jax.lax.top_k((folded & ~lap.connected).astype(jnp.float32), num + 1)
-    return Fold(lap, halves, isolated, jnp.concatenate([jnp.ones_like(kept), lone > 0]))
+    degrees = jnp.concatenate([*kept, jnp.zeros(num + 1, lap.dtype)])
+    support = jnp.concatenate([jnp.ones(len(degrees) - len(lone), bool), lone > 0])
+    return Fold(lap, halves, isolated, degrees, support)
 
 
 def _halves(lap: Laplacian) -> Halves | None:
@@ -201,11 +204,15 @@ def _within(groups: tuple[Range, ...], num_vertices: int) -> jax.Array:
     return functools.reduce(jnp.logical_or, [(vertices >= first) & (vertices < stop) for first, stop in groups])
 
 
+def _scaled(parts: dict[Range, jax.Array], scale: jax.Array) -> dict[Range, jax.Array]:
+    return {group: part * scale[slice(*group)] for group, part in parts.items()}
+
+
 def _concatenated(parts: dict[Range, jax.Array], groups: Sequence[Range]) -> jax.Array:
     return jnp.concatenate([parts[group] for group in groups], axis=-1)
 
 
-def _side_by_side(groups: tuple[Range, ...]) -> dict[Range, Range]:
+def _places(groups: tuple[Range, ...]) -> dict[Range, Range]:
     sizes = _sizes(groups)
     return {group: (sum(sizes[:i]), sum(sizes[: i + 1])) for i, group in enumerate(groups)}
 

@@ -14,6 +14,7 @@ from jax.core import Tracer
 from fiedler_jax._checks import flag, is_real
 from fiedler_jax._paths import Path, canonical_path, is_masked, leaf_shape, named
 from fiedler_jax._report import listed
+from fiedler_jax._rows import participation
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax._state import FiedlerPenaltyState, check_is_state, check_state_fits, initial_state
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
@@ -317,7 +318,7 @@ def _refreshed_state(
         "vectors": rows,
         "values": pairs.values,
         "residual": pairs.residuals[0],
-        "ipr": jnp.sum(pairs.vectors[0] ** 4),
+        "ipr": participation(pairs.vectors)[0],
         "mean_coefficient": factor * total / graph.num_edges,
     }
     usable = is_usable(pairs.status)

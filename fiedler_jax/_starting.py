@@ -28,9 +28,8 @@ def start_rows(lap: Laplacian, support: jax.Array) -> list[jax.Array]:
 
 def half_start_rows(lap: Laplacian, half: Fold) -> list[jax.Array]:
     """The same on half of the vertices, where isolated vertices stand for all of least degree."""
-    degrees = half.restrict(lap.degrees)
-    rows = _group_rows(jnp.arange(len(degrees)), tuple(half.kept.values()))
-    return [*(row * jnp.sqrt(degrees) for row in rows), (degrees <= 0)[None]]
+    rows = _group_rows(jnp.arange(len(half.degrees)), tuple(half.kept.values()))
+    return [*(row * jnp.sqrt(half.degrees) for row in rows), (half.degrees <= 0)[None]]
 
 
 def joined(rows: Sequence[jax.Array], support: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from fiedler_jax._checks import flag, is_real, rows_of_vertices
 from fiedler_jax._folding import fold
 from fiedler_jax._paths import Path, canonical_path
+from fiedler_jax._rows import participation
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax._starting import half_start_rows, joined, start_rows
 from fiedler_jax.eigen import Davidson, EigenResult, Solver, Status, SymmetricOperator, is_usable, raise_if_failed
@@ -134,7 +135,7 @@ def fiedler_pair(
         error=result.error[0],
         next_value=result.next_value,
         next_residual=result.next_residual,
-        ipr=jnp.sum(vector**4),
+        ipr=participation(result.vectors)[0],
         floor=result.floor,
         matvecs=result.matvecs,
         iterations=result.iterations,
@@ -415,5 +416,5 @@ def _operator(lap: Laplacian, ignore_isolated: bool, unit: jax.Array) -> Symmetr
         upper_bound=jnp.ones((), lap.dtype),
         null_vector=constant_on_edges if ignore_isolated and not lap.normalized else lap.null_vector,
         support=lap.connected if ignore_isolated else jnp.ones_like(lap.connected),
-        even=lap.normalized,
+        even=0.5 if lap.normalized else None,
     )

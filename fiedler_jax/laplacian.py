@@ -11,13 +11,12 @@ import numpy as np
 from jax.core import Tracer
 
 from fiedler_jax._checks import flag, holds_reals, rows_of_vertices
+from fiedler_jax._rows import stable_sum
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax.errors import AdjacencyError, ArgumentTypeError
 from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, without_diagonal
 
 Range = tuple[int, int]
-
-_LANES = 64
 
 # Roots of degrees are taken times this power of two, with which no sum of their squares over- or underflows in float32.
 ROOT_UNIT = 2**-16
@@ -156,13 +155,13 @@ class Laplacian:
         return self.connected * x - scale * self._adjacency_product(scale * x)
 
     def _adjacency_product(self, x: jax.Array) -> jax.Array:
-        pairs = list(zip(self.blocks, self.placements, strict=True))
-        return _sum_both_ways(
-            self.groups,
-            self.placements,
-            [product_with_block(x[..., slice(*where.source)], block) for block, where in pairs],
-            [product_with_block(x[..., slice(*where.target)], block, transposed=True) for block, where in pairs],
-        )
+        to_target: list[tuple[Range, jax.Array]] = []
+        to_source: list[tuple[Range, jax.Array]] = []
+        for block, (source, target, symmetric) in zip(self.blocks, self.placements, strict=True):
+            to_target.append((target, product_with_block(x[..., slice(*source)], block)))
+            if not symmetric:
+                to_source.append((source, columns_of_transposed(x[..., slice(*target)], block)))
+        return _sum_both_ways(self.groups, to_target, to_source)
 
     def _edge_form(self, x: jax.Array) -> jax.Array:
         y = self.inverse_root_degrees * x if self.normalized else x
@@ -176,7 +175,7 @@ class Laplacian:
             apart = rows - columns
             # In this order, since the square alone underflows in float32 where degrees are above 1e30.
             by_row.append(jnp.sum(block * apart * apart, axis=-1).ravel() / (2 if symmetric else 1))
-        return _stable_sum(jnp.concatenate(by_row))
+        return stable_sum(jnp.concatenate(by_row))
 
 
 @jax.jit
@@ -308,8 +307,10 @@ def _from_blocks(
     blocks: tuple[jax.Array, ...], placements: tuple[Placement, ...], groups: tuple[Range, ...], normalized: bool
 ) -> Laplacian:
     def degrees_of(blocks: tuple[jax.Array, ...]) -> jax.Array:
-        to_target, to_source = ([jnp.sum(block, axis=axis).ravel() for block in blocks] for axis in (-2, -1))
-        return _sum_both_ways(groups, placements, to_target, to_source)
+        pairs = list(zip(blocks, placements, strict=True))
+        to_target = [(where.target, jnp.sum(block, axis=-2).ravel()) for block, where in pairs]
+        to_source = [(where.source, jnp.sum(block, axis=-1).ravel()) for block, where in pairs if not where.symmetric]
+        return _sum_both_ways(groups, to_target, to_source)
 
     degrees = on_automatic_axes(degrees_of, blocks)
     return Laplacian(blocks, degrees, placements, groups, normalized)
@@ -326,50 +327,63 @@ def product_with_block(part: jax.Array, block: jax.Array, transposed: bool = Fal
 
     In full precision: an accelerator's default rounds what it multiplies to 11 or 8 bits.
     """
+    if transposed:
+        return columns_of_transposed(part, block).T
+    part = replicated(part)
+    if block.ndim == 2:
+        return part @ block
+    return _product_with_each(part, block)
+
+
+@jax.default_matmul_precision("highest")
+def columns_of_transposed(part: jax.Array, block: jax.Array) -> jax.Array:
+    """The product of vectors on the other side with the transposed block, a column for each vector."""
     part = replicated(part)
     if block.ndim == 2:
         # XLA on CPU takes 3 times as long to multiply 8 rows by a transposed block of 4096 x 4096, and 15 for one.
-        return jax.lax.optimization_barrier(block @ part.T).T if transposed else part @ block
-    block = block.mT if transposed else block
+        return jax.lax.optimization_barrier(block @ part.T)
+    return _product_with_each(part, block.mT).T
+
+
+def _product_with_each(part: jax.Array, block: jax.Array) -> jax.Array:
     parts = part.reshape(*part.shape[:-1], *block.shape[:-1])
     return jnp.einsum("...gr,grc->...gc", parts, block).reshape(*part.shape[:-1], -1)
 
 
-def _stable_sum(by_row: jax.Array) -> jax.Array:
-    """The sum of nonnegative sums over rows, in lanes, then over the lanes.
-
-    One running float32 sum over all edges was seen to lose five times the accuracy asked of a Fiedler value: where the
-    vector sits on one unit, the many tiny terms after its large ones round away.
-    """
-    # The barriers keep XLA from merging nested sums into that one. As products with ones they would compile to less,
-    # but XLA on CPU merges those with the sums over rows, and under vmap returned memory never written (jax 0.10.2).
-    by_row = jax.lax.optimization_barrier(by_row)
-    lanes = jnp.pad(by_row, (0, -len(by_row) % _LANES)).reshape(-1, _LANES)
-    return jnp.sum(jax.lax.optimization_barrier(jnp.sum(lanes, axis=0)))
-
-
 def _sum_both_ways(
     groups: Sequence[Range],
-    placements: Sequence[Placement],
-    at_target: Sequence[jax.Array],
-    at_source: Sequence[jax.Array],
+    to_target: Sequence[tuple[Range, jax.Array]],
+    to_source: Sequence[tuple[Range, jax.Array]],
 ) -> jax.Array:
-    """What all blocks give to their targets and sources, which are the same in a block that holds both triangles.
+    """What all blocks give to their targets, in rows, and to their sources, in columns.
+
+    These are turned when they lie beside one another, all at once.
+    """
+    total = _placed(groups, to_target, axis=-1)
+    return replicated(total + _placed(groups, to_source, axis=0).T if to_source else total)
+
+
+def _placed(groups: Sequence[Range], parts: Sequence[tuple[Range, jax.Array]], axis: int) -> jax.Array:
+    """The sums of what each group is given, beside one another, with zeros for groups that are given nothing.
 
     A concatenation rather than indexed additions, which XLA compiles to scatters.
     """
-    given: dict[Range, list[jax.Array]] = {group: [] for group in groups}
-    for where, part in zip(placements, at_target, strict=True):
-        given[where.target].append(part)
-    for where, part in zip(placements, at_source, strict=True):
-        if not where.symmetric:
-            given[where.source].append(part)
-    # The first part of each beside one another, then the rest: XLA compiles a branch for each sum beside others.
-    first = jnp.concatenate([found[0] for found in given.values()], axis=-1)
-    if all(len(found) == 1 for found in given.values()):
-        return replicated(first)
-    rest = [sum(found[2:], start=found[1]) if found[1:] else jnp.zeros_like(found[0]) for found in given.values()]
-    return replicated(first + jnp.concatenate(rest, axis=-1))
+    sums: dict[Range, jax.Array] = {}
+    for group, part in parts:
+        sums[group] = sums[group] + part if group in sums else part
+    places = [i for i, group in enumerate(groups) if group in sums]
+    template = next(iter(sums.values()))
+
+    def zeros(size: int) -> jax.Array:
+        shape = list(template.shape)
+        shape[axis] = size
+        return jnp.zeros(shape, template.dtype)
+
+    between = groups[places[0] : places[-1] + 1]
+    found = [sums[group] if group in sums else zeros(group[1] - group[0]) for group in between]
+    padding = [(0, 0)] * template.ndim
+    padding[axis] = between[0][0] - groups[0][0], groups[-1][1] - between[-1][1]
+    return jnp.pad(jnp.concatenate(found, axis=axis), padding)
 
 
 def _check_adjacency(adjacency: np.ndarray) -> None:

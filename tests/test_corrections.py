@@ -8,7 +8,7 @@ import scipy.linalg
 
 from fiedler_jax import eigen
 from fiedler_jax.eigen._basis import RitzPairs
-from fiedler_jax.eigen._corrections import corrections, is_uneven, is_vague, loosest, reach_of
+from fiedler_jax.eigen._corrections import Pairs, corrections, is_uneven, is_vague, loosest, pairs_of, reach_of
 from fiedler_jax.eigen._result import RitzReport, absent_value, accuracy_floor
 
 DIAGONAL = np.array([0, 1, 2, 2.001, 4, 8])
@@ -19,21 +19,27 @@ def operator_with(diagonal: np.ndarray) -> eigen.SymmetricOperator:
     return eigen.operator_from_matrix(jnp.diag(jnp.asarray(diagonal)))
 
 
-def inverse_distances(least: float) -> np.ndarray:
+def inverse_distances(least: float, values: np.ndarray = VALUES) -> np.ndarray:
     """One over how far the values are from the diagonal, but for those that are too near; zero where all is zero."""
-    distance = np.maximum(abs(DIAGONAL - VALUES[:, None]), least * DIAGONAL)
+    distance = np.maximum(abs(DIAGONAL - values[:, None]), least * DIAGONAL)
     return np.divide(1, distance, out=np.zeros_like(distance), where=distance > 0)
 
 
-def pairs() -> tuple[np.ndarray, np.ndarray]:
+def vectors_and_residuals() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     vectors, rows = rng.normal(size=(2, 4, 6))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 0.1 * rows
 
 
+def pairs(operator: eigen.SymmetricOperator, values: np.ndarray, vectors: np.ndarray, rows: np.ndarray) -> Pairs:
+    """Ritz pairs with these residual rows."""
+    return pairs_of(operator, *map(jnp.asarray, (values, vectors, rows + values[:, None] * vectors)))
+
+
 def test_corrections_are_olsens(x64: None) -> None:
-    vectors, rows = pairs()
-    found = np.asarray(corrections(operator_with(DIAGONAL), *map(jnp.asarray, (VALUES, vectors, rows))))
+    vectors, rows = vectors_and_residuals()
+    operator = operator_with(DIAGONAL)
+    found = np.asarray(corrections(operator, pairs(operator, VALUES, vectors, rows), jnp.eye(4)))
     along, steps = inverse_distances(0.003) * vectors, inverse_distances(0.003) * rows
     shift = np.sum(steps * vectors, axis=1) / np.sum(along * vectors, axis=1)
     np.testing.assert_allclose(found, steps - shift[:, None] * along, rtol=1e-9, atol=1e-12)
@@ -41,14 +47,32 @@ def test_corrections_are_olsens(x64: None) -> None:
     np.testing.assert_array_equal(found[3, 0], 0)
     alone = np.zeros_like(vectors)
     alone[:, 0] = 1
-    found = corrections(operator_with(DIAGONAL), jnp.zeros(4), jnp.asarray(alone), jnp.asarray(rows))
-    np.testing.assert_allclose(found, rows / np.where(DIAGONAL > 0, DIAGONAL, np.inf), rtol=1e-12)
+    found = corrections(operator, pairs(operator, np.zeros(4), alone, rows), jnp.eye(4)[2:])
+    np.testing.assert_allclose(found, rows[2:] / np.where(DIAGONAL > 0, DIAGONAL, np.inf), rtol=1e-12)
+
+
+def test_by_an_even_diagonal_residuals_are_corrections_as_they_stand(x64: None) -> None:
+    vectors, rows = vectors_and_residuals()
+    rows -= np.sum(rows * vectors, axis=1, keepdims=True) * vectors
+    operator = operator_with(np.full(6, 2.0))
+    for values in (VALUES[:2] + 0.1, np.array([1.9, 2])):
+        found, expected = (
+            corrections(it, pairs(it, values, vectors[:2], rows[:2]), jnp.eye(2)[::-1])
+            for it in (operator._replace(even=2.0), operator)
+        )
+        # Their length is no matter.
+        found, expected = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (found, expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    # Nor are coordinates of a zero diagonal.
+    isolated = operator_with(np.array([2.0] * 5 + [0]))._replace(even=2.0)
+    found = corrections(isolated, pairs(isolated, VALUES[:2], vectors[:2], rows[:2]), jnp.eye(2))
+    np.testing.assert_allclose(found, rows[:2], rtol=1e-9)
 
 
 def test_a_pair_comes_down_by_what_a_correction_takes_and_at_most_by_the_residual(x64: None) -> None:
-    _, rows = pairs()
+    vectors, rows = vectors_and_residuals()
     for scale in (0.01, 100):
-        found = reach_of(operator_with(DIAGONAL), jnp.asarray(VALUES), jnp.asarray(scale * rows))
+        found = reach_of(pairs(operator_with(DIAGONAL), VALUES, vectors, scale * rows))
         second_order = scale**2 * np.sum(inverse_distances(0.1) * rows**2, axis=1)
         length = scale * np.linalg.norm(rows, axis=1)
         assert np.all(second_order < length) == (scale < 1)
@@ -56,18 +80,23 @@ def test_a_pair_comes_down_by_what_a_correction_takes_and_at_most_by_the_residua
 
 
 def test_a_residual_says_nothing_beside_seven_tenths_of_the_value(x64: None) -> None:
-    vectors, rows = pairs()
-    weights = inverse_distances(1)
-    share = np.sqrt(np.sum(weights * rows**2, axis=1) / np.sum(weights * vectors**2, axis=1))[:3] / VALUES[:3]
+    vectors, rows = vectors_and_residuals()
+    operator, even = operator_with(DIAGONAL), operator_with(np.full(6, 2.0))
+    values = np.array([2.0, 0.5, 3, 3])
+    weights = inverse_distances(1, values)
+    share = np.sqrt(np.sum(weights * rows**2, axis=1) / np.sum(weights * vectors**2, axis=1)) / values
+    plain = np.linalg.norm(rows, axis=1) / values
     for factor, vague in ((0.69, False), (0.71, True)):
-        scaled = rows[:3] * (factor / share)[:, None]
-        arguments = map(jnp.asarray, (VALUES[:3], vectors[:3], scaled))
-        assert is_vague(operator_with(DIAGONAL), *arguments).tolist() == [vague] * 3
+        # Of the last nothing is said.
+        for it, shares in ((operator, share), (even, plain), (even._replace(even=2.0), plain)):
+            found = is_vague(it, pairs(it, values, vectors, rows * (factor / shares)[:, None]), 3)
+            assert found.tolist() == [vague] * 3 + [False]
 
 
 @pytest.mark.parametrize(("most", "uneven"), [(3.9, False), (4.1, True)])
 def test_an_uneven_diagonal_has_entries_more_than_twice_as_large_as_others(most: float, uneven: bool) -> None:
     operator = operator_with(np.array([2, most, 3, 0]))._replace(support=jnp.arange(4) < 3)
+    operator = operator._replace(upper_bound=2 * operator.upper_bound)
     assert bool(is_uneven(operator)) is uneven
 
 

@@ -93,4 +93,8 @@ def test_what_is_loose_is_looked_for_unless_the_diagonal_is_called_even(monkeypa
     operator = eigen.operator_from_matrix(jnp.diag(jnp.arange(1.0, 20.0)))
     with pytest.raises(LookupError):
         fj.Davidson().solve(operator)
-    np.testing.assert_allclose(fj.Davidson().solve(operator._replace(even=True)).values, [1], rtol=1e-6)
+    eye = jnp.eye(19)
+    operator = eigen.operator_from_matrix(3 * eye - jnp.roll(eye, 1, axis=0) - jnp.roll(eye, -1, axis=0))
+    with pytest.raises(LookupError):
+        fj.Davidson().solve(operator)
+    np.testing.assert_allclose(fj.Davidson().solve(operator._replace(even=3.0)).values, [1], rtol=1e-6)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fiedler_jax._rows import diagonal_of, squares
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import absent_value, accuracy_floor
-from fiedler_jax.eigen._rows import diagonal, squares
 from fiedler_jax.eigen._varying import varying_alike
 
 # A row that keeps less than this many eps of its length after projection is rounding noise, not a direction.
@@ -31,8 +31,8 @@ class RitzPairs(NamedTuple):
     coefficients: jax.Array
 
 
-def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
-    """Rows (b, n) made orthonormal, and orthogonal to a basis (m, n); dependent ones zero.
+def orthonormalize(rows: jax.Array, basis: jax.Array, held: jax.Array | None = None) -> jax.Array:
+    """Rows (b, n) made orthonormal, and orthogonal to a basis (m, n), or its rows that are `held`; dependent ones zero.
 
     Each pass projects, then decomposes the rows through their Gram matrix (Stathopoulos & Wu, "A block
     orthogonalization procedure with constant synchronization requirements", 2002), which finds dependent directions
@@ -42,7 +42,8 @@ def orthonormalize(rows: jax.Array, basis: jax.Array) -> jax.Array:
 
     def once(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         rows, left = carry
-        rest = rows - (rows @ basis.T) @ basis
+        shares = rows @ basis.T
+        rest = rows - (shares if held is None else jnp.where(held, shares, 0)) @ basis
         gram = rest @ rest.T
         before, squared = squares(rows), squares(rest)
         inverse = jnp.where(squared > noise**2 * before, jax.lax.rsqrt(squared), 0)
@@ -87,7 +88,8 @@ def rayleigh_ritz(
     symmetric = jnp.where(eye & ~valid, absent_value(operator), symmetric)
     if not known:
         return RitzPairs(*jnp.linalg.eigh(symmetric, symmetrize_input=False))
-    own, floor, place = diagonal(symmetric), accuracy_floor(operator), np.arange(len(eye))
+    own = jnp.where(valid, diagonal_of(safe), absent_value(operator))
+    floor, place = accuracy_floor(operator), np.arange(len(eye))
     apart = jnp.maximum(_APART * jnp.min(jnp.where(own > floor, own, absent_value(operator))), _LEAST_APART * floor)
     held = (own <= floor) & (place > 0) & (place <= known) & jnp.logical_not(final)
     lower = jnp.where(held, apart * (1 + known - place), 0)

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fiedler_jax.eigen._basis import RitzPairs
+from fiedler_jax._rows import diagonal_of, inner_products, lengths, squares
+from fiedler_jax.eigen._basis import RitzPairs, residuals_of
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import RitzReport, absent_value, accuracy_floor
-from fiedler_jax.eigen._rows import diagonal, inner_products, lengths
 
 # The least distance of a value from the diagonal, as a share of the diagonal, that a correction counts with. Where
 # thousands of inputs have nearly one degree, 0.1 took 29 block products and 0.01 took 6; where the two least differ by
@@ -43,6 +43,15 @@ _DEVELOPED = 0.01
 _RIDGE = 1e-4
 
 
+class Pairs(NamedTuple):
+    """Ritz pairs: their values (k,), vectors and residual rows (k, n), and these preconditioned."""
+
+    values: jax.Array
+    vectors: jax.Array
+    residuals: jax.Array
+    steps: jax.Array
+
+
 class Loose(NamedTuple):
     """What of a basis (m, n) hangs together by heavy edges and on the rest by light ones.
 
@@ -59,33 +68,57 @@ class Loose(NamedTuple):
     falling: jax.Array
 
 
-def corrections(operator: SymmetricOperator, values: jax.Array, x: jax.Array, r: jax.Array) -> jax.Array:
-    """Preconditioned residuals r of vectors x, made orthogonal to these in the preconditioner's sense (Olsen)."""
+def pairs_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, products: jax.Array) -> Pairs:
+    """Ritz pairs with their residuals, from the products of their vectors."""
+    residuals = residuals_of(operator, values, vectors, products)
+    return Pairs(values, vectors, residuals, _preconditioned(operator, values, residuals, _REACHED))
+
+
+def corrections(operator: SymmetricOperator, pairs: Pairs, chosen: jax.Array) -> jax.Array:
+    """Preconditioned residuals of the `chosen` pairs (c, m), in each row a one for one of them.
+
+    Made orthogonal to the vectors in the preconditioner's sense (Olsen). Where the diagonal is even that gives the
+    residuals back. Coordinates of a zero diagonal are no matter there: preconditioned they outweigh the rest beside
+    values near zero, and with them 43 of 200 pruned networks asked for two values in float64 came to no end.
+    """
+    if operator.even is not None:
+        return chosen @ pairs.residuals
+    values, x = chosen @ pairs.values, chosen @ pairs.vectors
     along = _preconditioned(operator, values, x, _CLOSEST)
-    steps = _preconditioned(operator, values, r, _CLOSEST)
+    steps = _preconditioned(operator, values, chosen @ pairs.residuals, _CLOSEST)
     weight = inner_products(along, x)
     shift = inner_products(steps, x) / jnp.where(weight > 0, weight, 1)
     return steps - shift[:, None] * along
 
 
-def reach_of(operator: SymmetricOperator, values: jax.Array, rows: jax.Array) -> jax.Array:
-    """How far pairs with these residual rows may come down.
+def reach_of(pairs: Pairs) -> jax.Array:
+    """How far pairs may come down.
 
     To second order a correction lowers the value by so much; no eigenvalue is more than the residual away.
     """
-    return jnp.minimum(lengths(rows), inner_products(_preconditioned(operator, values, rows, _REACHED), rows))
+    return jnp.minimum(lengths(pairs.residuals), inner_products(pairs.steps, pairs.residuals))
 
 
-def is_vague(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, rows: jax.Array) -> jax.Array:
-    """Whether residuals are so long beside ``θ v``, both in the preconditioner's norm, that they say nothing yet."""
-    difference = rows**2 - (_VAGUE * values[:, None] * vectors) ** 2
-    return jnp.sum(_preconditioned(operator, values, difference, least=1), axis=1) > 0
+def is_vague(operator: SymmetricOperator, pairs: Pairs, count: int) -> jax.Array:
+    """Whether residuals are so long beside ``θ v``, both in the preconditioner's norm, that they say nothing yet.
+
+    Of the first `count` only: pairs further up may stay so to the end.
+    """
+    values, vectors, residuals, steps = pairs
+    if operator.even is not None:
+        distance = jnp.maximum(jnp.abs(operator.even - values), _REACHED * operator.even)
+        long = distance * inner_products(steps, residuals) > (_VAGUE * values) ** 2
+        return long & (np.arange(len(values)) < count)
+    difference = (residuals**2 - (_VAGUE * values[:, None] * vectors) ** 2)[:count]
+    long = jnp.sum(_preconditioned(operator, values[:count], difference, least=1), axis=1) > 0
+    return jnp.pad(long, (0, len(values) - count))
 
 
 def is_uneven(operator: SymmetricOperator) -> jax.Array:
     """Whether the diagonal differs enough for corrections by it to miss what is loose."""
-    least = jnp.min(jnp.where(operator.support, operator.diagonal, jnp.inf))
-    return jnp.max(operator.diagonal) > _UNEVEN * least
+    # Of a Laplacian the bound is twice the largest degree. A sum compiles to less than a least number.
+    small = operator.support & (2 * _UNEVEN * operator.diagonal < operator.upper_bound)
+    return squares(small.astype(operator.diagonal.dtype)[None])[0] > 0
 
 
 def loosest(
@@ -107,6 +140,7 @@ def loosest(
     angle to v alone an LSTM, whose embedded words are light beside its units, took 100 products instead of 3 (`python
     -m benchmarks.models --models lstm --combinatorial`).
     """
+    diagonal = operator.diagonal
     developed = report.reach <= _DEVELOPED * report.values
     developed |= jnp.minimum(report.values, report.residuals) <= accuracy_floor(operator)
     number, exists = np.arange(len(basis)), ritz.values < absent_value(operator) / 2
@@ -114,13 +148,13 @@ def loosest(
     scale = jnp.where(free, jax.lax.rsqrt(jnp.maximum(ritz.values, accuracy_floor(operator))), 0)
     mixing = scale[:, None] * ritz.coefficients.T
     # Divided by the roots of their values all have ``vᵀA v = 1``, and any rotation of them too.
-    gram = (operator.diagonal * basis) @ basis.T
+    gram = (diagonal * basis) @ basis.T
     weights = mixing @ gram @ mixing.T
     weights, rotation = jnp.linalg.eigh(weights, symmetrize_input=False)
     mixing = rotation.T @ mixing
-    steps = _preconditioned(operator, jnp.zeros(len(basis), scale.dtype), products, least=1)
+    inverse = jnp.where(diagonal > 0, 1 / jnp.maximum(diagonal, jnp.finfo(diagonal.dtype).tiny), 0)
     # The squared tangent of the angle.
-    bent = weights * jnp.sum((mixing @ (steps @ products.T)) * mixing, axis=1) - 1
+    bent = weights * jnp.sum((mixing @ ((inverse * products) @ products.T)) * mixing, axis=1) - 1
     # In a basis turned alike, so that one decomposition waits for the other: under vmap both are of batches, and two
     # such at once wait for each other for ever where XLA has two threads (jax 0.10.2).
     turned = rotation.T @ ritz.coefficients.T
@@ -132,12 +166,12 @@ def loosest(
     most, place = jax.lax.top_k(bent, _LOOSE_ROWS)
     mixing = (place[:, None] == number).astype(scale.dtype) @ mixing
     hides = is_uneven(operator) & (jnp.max(report.values[: wanted - 1]) > accuracy_floor(operator))
-    return Loose(mixing, mixing @ (basis - steps), hides, hides & (most[0] > 1))
+    return Loose(mixing, mixing @ basis - inverse * (mixing @ products), hides, hides & (most[0] > 1))
 
 
 def _held(gram: jax.Array, columns: jax.Array) -> jax.Array:
     """What a basis holds of vectors, ``cᵀ G⁻¹ c``, from its Gram matrix and its inner products with each of them."""
-    size = diagonal(gram)
+    size = diagonal_of(gram)
     inverse = jnp.where(size > 0, jax.lax.rsqrt(jnp.where(size > 0, size, 1)), 0)
     sizes, turn = jnp.linalg.eigh(gram * inverse * inverse[:, None], symmetrize_input=False)
     parts = turn.T @ (inverse[:, None] * columns)

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fiedler_jax._rows import lengths, squares
 from fiedler_jax.eigen._basis import (
     RitzPairs,
     orthonormalize,
     rayleigh_ritz,
-    residuals_of,
     rows_or_none,
     scattered_rows,
 )
-from fiedler_jax.eigen._corrections import corrections, is_vague, loosest, reach_of
+from fiedler_jax.eigen._corrections import corrections, is_vague, loosest, pairs_of, reach_of
 from fiedler_jax.eigen._missing import LOOSE_PRODUCTS, Evidence, given_at_start, is_shown
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
@@ -31,7 +31,6 @@ from fiedler_jax.eigen._result import (
     default_tolerance,
     settled_residual,
 )
-from fiedler_jax.eigen._rows import lengths, squares
 from fiedler_jax.eigen._varying import varying_alike
 
 # Fewer start rows than this are filled up with scattered ones. On half of a network, given parts of higher eigenvectors
@@ -64,12 +63,14 @@ class _State(NamedTuple):
     """An orthonormal basis V (m, n), its products A V, what the one before gave, and what joins it next.
 
     Row 0 of V is the null vector, so that whatever is made orthogonal to V is orthogonal to it. Rows that do not exist
-    are zero. `waiting` says which rows of `init` have not joined.
+    are zero. What joins are rows of V itself where these begin `anew`, and the others are left behind. `waiting` says
+    which rows of `init` have not joined.
     """
 
     basis: jax.Array
     products: jax.Array
     joining: jax.Array
+    anew: jax.Array
     report: RitzReport
     found: Assessment
     evidence: Evidence
@@ -156,8 +157,7 @@ class Davidson:
             return ~state.done & (state.evidence.iterations <= self.max_iterations)
 
         def step(state: _State) -> _State:
-            improved = _improve(operator, _expand(operator, state), shape, tol)
-            return varying_alike(improved, operator.diagonal)
+            return varying_alike(_improve(operator, _expand(operator, state), shape, tol), operator.diagonal)
 
         first = _begin(operator, jnp.concatenate([start, scattered]), init, shape)
         state = jax.lax.while_loop(unfinished, step, varying_alike(first, operator.diagonal))
@@ -165,11 +165,12 @@ class Davidson:
             operator,
             state.report,
             state.found,
-            state.basis[1 : 1 + num],
+            state.basis,
             state.matvecs,
             state.evidence.iterations,
             finite=state.finite,
             complete=state.developed,
+            first=1,
         )
 
 
@@ -188,6 +189,7 @@ def _begin(operator: SymmetricOperator, rows: jax.Array, init: jax.Array, shape:
         basis=jnp.pad(operator.null_vector[None], ((0, shape.kept), (0, 0))),
         products=jnp.zeros((1 + shape.kept, n), dtype),
         joining=_filled([rows], shape.block),
+        anew=jnp.zeros((), bool),
         report=RitzReport(none, none, none),
         found=Assessment(none[: shape.wanted - 1], *[jnp.zeros((), bool)] * 3),
         evidence=Evidence(
@@ -212,53 +214,52 @@ def _filled(rows: Sequence[jax.Array], count: int) -> jax.Array:
 
 
 def _expand(operator: SymmetricOperator, state: _State) -> _State:
-    """The basis with all that joins it, and their products; now and then those of the lowest Ritz vectors anew."""
-    anew, null = _worn(operator, state), np.arange(len(state.basis)) == 0
-    basis = jnp.where(anew & ~null[:, None], 0, state.basis)
-    rows = orthonormalize(jnp.where(anew, state.basis[1 : 1 + len(state.joining)], state.joining), basis)
+    """The basis with all that joins it, and their products."""
+    rows = orthonormalize(state.joining, state.basis, held=~state.anew | (np.arange(len(state.basis)) == 0))
     return state._replace(
-        basis=jnp.concatenate([basis, rows]),
-        products=jnp.concatenate([jnp.where(anew, 0, state.products), operator.matvec(rows)]),
+        basis=jnp.concatenate([state.basis, rows]),
+        products=jnp.concatenate([state.products, operator.matvec(rows)]),
         evidence=state.evidence._replace(iterations=state.evidence.iterations + 1),
     )
 
 
-def _worn(operator: SymmetricOperator, state: _State) -> jax.Array:
+def _is_worn(operator: SymmetricOperator, report: RitzReport, evidence: Evidence, num: int) -> jax.Array:
     """Whether the drift of the products may be what keeps the targets from the accuracy of the dtype.
 
     Not where values are rounding: the order in which they are held apart would be lost.
     """
-    iterations = state.evidence.iterations
-    floor, residuals = accuracy_floor(operator), state.report.residuals[: len(state.found.error)]
-    near = (jnp.max(residuals) <= _NEAR_THE_FLOOR * floor) & (state.report.values[0] > floor)
+    iterations, floor = evidence.iterations, accuracy_floor(operator)
+    near = (jnp.max(report.residuals[:num]) <= _NEAR_THE_FLOOR * floor) & (report.values[0] > floor)
     # What falls would be lost among the directions that are left behind: so were 3 of 6,799 graphs with heavy cliques,
     # given higher eigenvectors or mixtures of them, and none of 7,872 with this rule.
-    near &= ~state.evidence.is_awaited | (iterations > LOOSE_PRODUCTS)
-    return near & (iterations > 0) & (jax.lax.rem(iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
+    near &= ~evidence.is_awaited | (iterations > LOOSE_PRODUCTS)
+    return near & (jax.lax.rem(iterations, jnp.int32(_PRODUCTS_LAST)) == 0)
 
 
 def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: float) -> _State:
-    """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join."""
+    """The best pairs the basis holds, and whether they will do; the basis restarted from them, and what is to join.
+
+    What a basis that began anew left behind must come back before anything is concluded from it.
+    """
     wanted, kept, num = shape.wanted, shape.kept, shape.wanted - 1
     projected = state.basis @ state.products.T
-    valid = (squares(state.basis) > 0.5) & (np.arange(len(state.basis)) > 0)
-    fresh = valid[1 + kept :]
+    place = np.arange(len(state.basis))
+    valid = (squares(state.basis) > 0.5) & (place > 0) & (~state.anew | (place > kept))
+    fresh = jnp.sum(valid[1 + kept :], dtype=jnp.int32)
     # A NaN or infinite weight shows in the products of the start rows, or in the bound of the spectrum.
     finite = jnp.all(jnp.isfinite(projected)) & jnp.isfinite(operator.upper_bound)
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
-    stuck = ~jnp.any(fresh)
+    stuck = fresh == 0
     exhausted = stuck | _holds_all(operator, valid)
-    ritz = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
+    values, coefficients = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
+    # Nothing of rows that are left behind.
+    ritz = RitzPairs(values, jnp.where((valid | (place == 0))[:, None], coefficients, 0))
     mixing = _restart(operator, ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
-    rows = residuals_of(operator, values, vectors, products[1 : 1 + kept])
-    residuals = lengths(rows)
-    reach = reach_of(operator, values, rows)
-    report = RitzReport(values, residuals, reach)
+    pairs = pairs_of(operator, values, vectors, products[1 : 1 + kept])
+    report = RitzReport(values, lengths(pairs.residuals), reach_of(pairs))
     iterations = state.evidence.iterations
-    # What a renewed basis left behind must have come back before anything is concluded from it.
-    whole = jnp.any(valid[: 1 + kept]) | (iterations == 1)
     given, init = jax.lax.cond(
         iterations == 1,
         lambda: _given_and_rest(operator, report, vectors, state.init),
@@ -267,19 +268,20 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
     # With a single row as the left factor XLA copies the transposed basis.
     parts = (state.basis @ init.T).T
     seen = state.waiting & (squares(parts) >= _SEEN)
-    # Only of as many pairs as are corrected: those above may stay vague to the end.
-    vague = is_vague(operator, *(x[: shape.corrected] for x in (values, vectors, rows)))
-    cautious = report._replace(reach=jnp.where(jnp.pad(vague, (0, kept - shape.corrected)), values, reach))
+    vague = is_vague(operator, pairs, shape.corrected)
+    cautious = report._replace(reach=jnp.where(vague, values, report.reach))
     # Where nothing is left to look at, nothing smaller can hide in a residual at the floor.
     settled = jnp.where(exhausted, accuracy_floor(operator), settled_residual(operator, values[:num]))
     found = assess(operator, cautious, num, tol, exhausted, settled)
+    loose = None
     # Corrections by an even diagonal find what is loose as well as the rest.
-    loose = None if operator.even else loosest(operator, ritz, state.basis, state.products, projected, report, wanted)
+    if operator.even is None:
+        loose = loosest(operator, ritz, state.basis, state.products, projected, report, wanted)
     falling = jnp.zeros((), bool) if loose is None else loose.falling
     evidence = Evidence(given, falling, state.evidence.falling, iterations)
     developed = exhausted | found.lowest | is_shown(operator, report, evidence, num, tol, settled)
     chosen = _most_needed(operator, report, settled, shape)
-    corrected = corrections(operator, chosen @ values, chosen @ vectors, chosen @ rows)
+    corrected = corrections(operator, pairs, chosen)
     # What former targets and guard hold that the new basis does not is the direction in which these moved.
     former = state.basis[1 : 1 + wanted]
     last = jnp.concatenate([corrected[-1:], former[-1:]])
@@ -290,23 +292,26 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
         # iteration: of the same 240 solves in float32, 53 were wrong so, and 10 now.
         basis, products = jax.lax.cond(
             loose.hides & evidence.is_awaited & (iterations < LOOSE_PRODUCTS),
-            lambda: _ending_in(loose.mixing, mixing, state, basis, products),
+            lambda: _ending_in(loose.mixing, ritz, mixing, state, basis, products),
             lambda: (basis, products),
         )
+    joining = _filled([corrected[:-1], former[:-1], last, jnp.where(seen[:, None], init, 0)], shape.block)
+    anew = _is_worn(operator, report, evidence, num)
     return _State(
         basis=basis,
         products=products,
-        joining=_filled([corrected[:-1], former[:-1], last, jnp.where(seen[:, None], init, 0)], shape.block),
+        joining=jnp.where(anew, basis[1 : 1 + shape.block], joining),
+        anew=anew,
         report=report,
         found=found,
         evidence=evidence,
         init=init,
         waiting=state.waiting & ~seen,
         developed=developed,
-        matvecs=state.matvecs + jnp.sum(fresh, dtype=jnp.int32),
+        matvecs=state.matvecs + fresh,
         finite=finite,
         # A basis that holds all there is may leave more than the floor, which a second look at it takes away.
-        done=stuck | ~finite | (developed & (found.accurate | found.resolved) & whole),
+        done=stuck | ~finite | (developed & (found.accurate | found.resolved) & ~state.anew),
     )
 
 
@@ -322,11 +327,13 @@ def _given_and_rest(
 
 
 def _ending_in(
-    loose: jax.Array, mixing: jax.Array, state: _State, basis: jax.Array, products: jax.Array
+    loose: jax.Array, ritz: RitzPairs, mixing: jax.Array, state: _State, basis: jax.Array, products: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The restarted basis and its products, the last rows of which give way to what is loose."""
     count = len(loose)
-    held = orthonormalize(loose, mixing[:-count])
+    # On the pairs above those that stay.
+    above = ritz.coefficients.T[len(mixing) - 1 - count :]
+    held = jnp.linalg.qr(above @ loose.T)[0].T @ above
     return basis.at[-count:].set(held @ state.basis), products.at[-count:].set(held @ state.products)
 
 
@@ -353,7 +360,7 @@ def _most_needed(operator: SymmetricOperator, report: RitzReport, settled: jax.A
 
 def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> jax.Array:
     """How the rows of the next basis mix those of this one."""
-    exists = ritz.values[: shape.kept] < absent_value(operator) / 2
-    mixing = jnp.where(exists[:, None], ritz.coefficients.T[: shape.kept], 0)
+    mixing = ritz.coefficients.T[: shape.kept]
     # The null vector stays as it is, and nothing takes rounding from it.
-    return jnp.pad(mixing[:, 1:], ((1, 0), (1, 0))).at[0, 0].set(1)
+    null = np.arange(len(mixing[0])) == 0
+    return jnp.concatenate([null[None].astype(mixing.dtype), jnp.where(null, 0, mixing)])

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from fiedler_jax._rows import inner_products, lengths
 from fiedler_jax.eigen._basis import residuals_of
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import EigenResult, RitzReport, absent_value, assess, conclude, default_tolerance
-from fiedler_jax.eigen._rows import inner_products, lengths
 
 
 @dataclasses.dataclass(frozen=True)

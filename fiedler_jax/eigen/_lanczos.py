@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fiedler_jax._rows import lengths, squares
 from fiedler_jax.eigen._basis import (
     orthonormalize,
     rayleigh_ritz,
@@ -28,7 +29,6 @@ from fiedler_jax.eigen._result import (
     is_finite,
     stands_clear,
 )
-from fiedler_jax.eigen._rows import lengths, squares
 from fiedler_jax.eigen._varying import varying_alike
 
 # A pair counts as known if its residual was at most this share of its value when the last fresh direction came. One of

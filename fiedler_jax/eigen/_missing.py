@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fiedler_jax._rows import inner_products
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import APART, RitzReport, absent_value, accuracy_floor, stands_clear
-from fiedler_jax.eigen._rows import inner_products
 
 # Ritz pairs that are exact to this share of their value or of the diagonal from the start show nothing about what was
 # missed; with vertices of a network's least degree the share is 1 / sqrt(fan). Where two vertices of least degree hang

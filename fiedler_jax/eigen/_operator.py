@@ -21,7 +21,8 @@ class SymmetricOperator(NamedTuple):
             vectors supported there.
         tolerance_scale: the share of a tolerance that is left for eigenvalues (k,) of this operator, where what is
             asked for are not these but numbers that follow from them.
-        even: whether the diagonal is known to be one number wherever it is not zero, as a normalized Laplacian's is.
+        even: the number on the diagonal, where it is known to be one wherever it is not zero, as a normalized
+            Laplacian's is.
     """
 
     matvec: Callable[[jax.Array], jax.Array]
@@ -30,7 +31,7 @@ class SymmetricOperator(NamedTuple):
     null_vector: jax.Array
     support: jax.Array
     tolerance_scale: Callable[[jax.Array], jax.Array] = jnp.ones_like
-    even: bool = False
+    even: float | None = None
 
 
 def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None) -> SymmetricOperator:

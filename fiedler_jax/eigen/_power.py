@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fiedler_jax._rows import lengths
 from fiedler_jax.eigen._basis import orthonormalize, rayleigh_ritz, residuals_of, scattered_rows
 from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
@@ -20,7 +21,6 @@ from fiedler_jax.eigen._result import (
     is_finite,
     settled_residual,
 )
-from fiedler_jax.eigen._rows import lengths
 from fiedler_jax.eigen._varying import varying_alike
 
 # At least so many rows are iterated. Of 3,840 random graphs in float32 (12 to 24 vertices, weights over up to 16

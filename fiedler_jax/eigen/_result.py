@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from fiedler_jax._rows import squares
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._rows import squares
 from fiedler_jax.errors import ArgumentTypeError, HyperparameterError, SolveFailedError
 
 # A residual this many times eps * (bound of the spectrum) cannot be told from rounding.
@@ -311,35 +311,36 @@ def conclude(
     operator: SymmetricOperator,
     report: RitzReport,
     found: Assessment,
-    vectors: jax.Array,
+    rows: jax.Array,
     matvecs: jax.Array,
     iterations: jax.Array,
     finite: jax.Array | None = None,
     complete: bool | jax.Array = True,
+    first: int = 0,
 ) -> EigenResult:
-    """The result, with its status, from a report, what was found in it and the targets' vectors (k, n).
+    """The result, with its status, from a report, what was found in it and rows, from the `first` on the k targets'.
 
     Unless the basis is `complete`, or held enough to stand for all there is, nothing is called found. Whether all is
     `finite` is read off the operator unless given.
     """
-    num = len(vectors)
-    squared = squares(vectors)[:, None]
-    vectors = vectors * jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
+    num = len(found.error)
     exists = report.values < absent_value(operator) / 2
     finite = is_finite(operator) if finite is None else finite
     enough = jnp.all(exists[:num])
-    status = jnp.select(
-        [~finite, ~enough, found.accurate & complete, found.resolved & complete],
-        [Status.NOT_FINITE, Status.TOO_FEW_VERTICES, Status.CONVERGED, Status.ACCURACY_FLOOR],
-        Status.ITERATION_LIMIT,
-    ).astype(jnp.int32)
+    squared = squares(rows)[first : first + num]
+    inverse = jnp.where(squared > 0, jax.lax.rsqrt(squared), 0)
+    status = jnp.where(found.resolved & complete, Status.ACCURACY_FLOOR, Status.ITERATION_LIMIT)
+    status = jnp.where(found.accurate & complete, Status.CONVERGED, status)
+    status = jnp.where(enough, status, Status.TOO_FEW_VERTICES)
+    status = jnp.where(finite, status, Status.NOT_FINITE).astype(jnp.int32)
 
     def settle(x: jax.Array) -> jax.Array:
         return jnp.where(finite, jnp.where(enough, x, 0), jnp.nan).astype(x.dtype)
 
     return EigenResult(
         values=settle(report.values[:num]),
-        vectors=settle(vectors),
+        # As a product, which XLA does not work out anew wherever a part of it is used.
+        vectors=(settle(inverse)[:, None] * jnp.eye(num, len(rows), first, rows.dtype)) @ rows,
         residuals=settle(report.residuals[:num]),
         error=settle(found.error),
         next_value=jnp.where(finite, jnp.where(exists[num], report.values[num], jnp.inf), jnp.nan),
