@@ -98,3 +98,27 @@ def test_what_is_loose_is_looked_for_unless_the_diagonal_is_called_even(monkeypa
     with pytest.raises(LookupError):
         fj.Davidson().solve(operator)
     np.testing.assert_allclose(fj.Davidson().solve(operator._replace(even=3.0)).values, [1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("even", [None, 3.0])
+def test_a_basis_that_begins_anew_owes_nothing_to_what_it_leaves_behind(even: float | None, x64: None) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(40, 40)) / 40
+    matrix = matrix + matrix.T + 3 * np.eye(40) - np.diag(np.diag(matrix + matrix.T))
+    operator = eigen.operator_from_matrix(jnp.asarray(matrix))._replace(even=even)
+    shape = _davidson._Shape(wanted=2, corrected=5, block=8, kept=11)
+
+    def stepped(state: _davidson._State) -> _davidson._State:
+        return _davidson._improve(operator, _davidson._expand(operator, state), shape, 1e-9)
+
+    state = _davidson._begin(operator, jnp.asarray(rng.normal(size=(8, 40))), jnp.zeros((0, 40)), shape)
+    state = stepped(stepped(state))
+    rows = np.asarray(state.basis[1:9])
+    # Products that have drifted as far as can be.
+    spoiled = state.products + jnp.asarray(rng.normal(size=state.products.shape))
+    found = stepped(state._replace(products=spoiled, joining=state.basis[1:9], anew=jnp.ones((), bool)))
+    np.testing.assert_allclose(found.report.values[:8], np.linalg.eigvalsh(rows @ matrix @ rows.T), rtol=1e-12)
+    np.testing.assert_allclose(found.products[1:9], found.basis[1:9] @ matrix, atol=1e-12)
+    np.testing.assert_allclose(found.basis[1:9] @ found.basis[1:9].T, np.eye(8), atol=1e-12)
+    assert np.all(np.asarray(found.basis[9:]) == 0)
+    assert int(found.matvecs) == int(state.matvecs) + 8
