@@ -416,5 +416,5 @@ def _operator(lap: Laplacian, ignore_isolated: bool, unit: jax.Array) -> Symmetr
         upper_bound=jnp.ones((), lap.dtype),
         null_vector=constant_on_edges if ignore_isolated and not lap.normalized else lap.null_vector,
         support=lap.connected if ignore_isolated else jnp.ones_like(lap.connected),
-        even=0.5 if lap.normalized else None,
+        even=0.5 if lap.normalized else None,  # ones, in units of a bound of two
     )

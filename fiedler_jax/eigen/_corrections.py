@@ -78,8 +78,8 @@ def corrections(operator: SymmetricOperator, pairs: Pairs, chosen: jax.Array) ->
     """Preconditioned residuals of the `chosen` pairs (c, m), in each row a one for one of them.
 
     Made orthogonal to the vectors in the preconditioner's sense (Olsen). Where the diagonal is even that gives the
-    residuals back. Coordinates of a zero diagonal are no matter there: preconditioned they outweigh the rest beside
-    values near zero, and with them 43 of 200 pruned networks asked for two values in float64 came to no end.
+    residuals back. Coordinates of a zero diagonal are left alike there: preconditioned they outweigh the rest beside
+    values near zero.
     """
     if operator.even is not None:
         return chosen @ pairs.residuals
