@@ -1,11 +1,11 @@
-"""Rows, their lengths and inner products, and sums that keep small terms."""
+"""Rows, their lengths and inner products, the largest of many numbers, and sums that keep small terms."""
 
 import jax
 import jax.numpy as jnp
 
-# XLA on CPU has a library for sums of so many numbers. Those of fewer it compiles, to three kernels; so rows of zeros
-# join them, if these are no more.
-_SUMMED_BY_LIBRARY = 4096
+# XLA on CPU has a library for sums and the like of so many numbers. Those of fewer it compiles, to three kernels; so
+# zeros join them, rows of them if these are no more.
+_BY_LIBRARY = 4096
 _MOST_ZERO_ROWS = 8
 
 _LANES = 32
@@ -29,11 +29,18 @@ def inner_products(rows: jax.Array, others: jax.Array) -> jax.Array:
     large.
     """
     count, n = rows.shape
-    missing = -(-_SUMMED_BY_LIBRARY // max(n, 1)) - count
+    missing = -(-_BY_LIBRARY // max(n, 1)) - count
     products = rows * others
     if 0 < missing <= _MOST_ZERO_ROWS:
         return jnp.sum(jnp.pad(products, ((0, missing), (0, 0))), axis=1)[:count]
     return jnp.sum(products, axis=1)
+
+
+def largest(numbers: jax.Array) -> jax.Array:
+    """The largest of nonnegative numbers (n,), infinite where one is NaN, and zero of none."""
+    # XLA's library passes over NaN (jax 0.10.2).
+    known = jnp.where(jnp.isnan(numbers), jnp.inf, numbers)
+    return jnp.max(jnp.pad(known, (0, max(_BY_LIBRARY - len(numbers), 0))))
 
 
 def participation(rows: jax.Array) -> jax.Array:
@@ -54,7 +61,7 @@ def stable_sum(by_row: jax.Array) -> jax.Array:
     """
     # The barriers keep XLA from merging nested sums into that one. As products with ones they would compile to less,
     # but XLA on CPU merges those with the sums over rows, and under vmap returned memory never written (jax 0.10.2).
-    sums = jnp.pad(jax.lax.optimization_barrier(by_row), (0, -len(by_row) % _SUMMED_BY_LIBRARY))
-    for lanes in (_SUMMED_BY_LIBRARY, _LANES):
+    sums = jnp.pad(jax.lax.optimization_barrier(by_row), (0, -len(by_row) % _BY_LIBRARY))
+    for lanes in (_BY_LIBRARY, _LANES):
         sums = jax.lax.optimization_barrier(jnp.sum(sums.reshape(lanes, -1), axis=1))
     return jnp.sum(sums)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from fiedler_jax._checks import flag, holds_reals, rows_of_vertices
-from fiedler_jax._rows import stable_sum
+from fiedler_jax._rows import largest, stable_sum
 from fiedler_jax._sharding import on_automatic_axes, replicated
 from fiedler_jax.errors import AdjacencyError, ArgumentTypeError
 from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, without_diagonal
@@ -92,8 +92,11 @@ class Laplacian:
 
     @property
     def upper_bound(self) -> jax.Array:
-        """An upper bound of the largest eigenvalue: 2 if normalized, else twice the largest degree."""
-        return jnp.asarray(2, self.dtype) if self.normalized else 2 * jnp.max(self.degrees, initial=0)
+        """An upper bound of the largest eigenvalue: 2 if normalized, else twice the largest degree.
+
+        Infinite where a degree is not finite.
+        """
+        return jnp.asarray(2, self.dtype) if self.normalized else 2 * largest(self.degrees)
 
     @property
     def null_vector(self) -> jax.Array:

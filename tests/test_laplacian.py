@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from spectra import BOTH, NORMALIZED
 
 import fiedler_jax as fj
-from fiedler_jax import errors
+from fiedler_jax import eigen, errors
 
 pytestmark = pytest.mark.crossed
 
@@ -268,3 +268,14 @@ def test_no_matrix_of_all_vertices_is_formed() -> None:
     memory = jax.jit(work).lower(params).compile(compiling.AS_USERS).memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 40 * graph.num_vertices * 4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("inputs", [4, 5000])
+def test_no_weight_that_is_not_finite_leaves_a_finite_bound(inputs: int, bad: float) -> None:
+    # XLA's library on CPU, which takes the largest of 4096 numbers or more, passes over NaN (jax 0.10.2).
+    kernels = reference.random_kernels((inputs, 3, 2))
+    kernels[0][inputs // 2, 1] = bad
+    assert network(kernels, False).upper_bound == np.inf
+    matrix = jnp.zeros((inputs, inputs), jnp.float32).at[0, inputs // 2].set(bad)
+    assert eigen.operator_from_matrix(matrix).upper_bound == np.inf

@@ -180,6 +180,7 @@ def _held(gram: jax.Array, columns: jax.Array) -> jax.Array:
 
 def _preconditioned(operator: SymmetricOperator, values: jax.Array, rows: jax.Array, least: float) -> jax.Array:
     """``rows / |d - θ|`` with distances of at least a share `least` of d, in a row for each value."""
-    diagonal = operator.diagonal
+    # The barrier keeps XLA from working out the share of d before the loop, in one more kernel.
+    diagonal, values = jax.lax.optimization_barrier((operator.diagonal, values))
     distance = jnp.maximum(jnp.abs(diagonal - values[:, None]), least * diagonal)
     return jnp.where(distance > 0, rows / distance, 0)

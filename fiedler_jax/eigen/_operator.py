@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fiedler_jax._rows import largest
 from fiedler_jax.errors import ArgumentTypeError
 
 
@@ -65,7 +66,7 @@ def operator_from_matrix(matrix: jax.Array, null_vector: jax.Array | None = None
     return SymmetricOperator(
         matvec=lambda rows: rows @ matrix,
         diagonal=jnp.diagonal(matrix),
-        upper_bound=jnp.max(jnp.sum(jnp.abs(matrix), axis=1)),
+        upper_bound=largest(jnp.sum(jnp.abs(matrix), axis=1)),
         null_vector=null_vector,
         support=jnp.ones(len(matrix), bool),
     )
