@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from benchmarks._compiling import COMPILATIONS
 from benchmarks._contenders import Contender
 from benchmarks._errors import ConfigError, DataError
 from benchmarks._hard_graphs import GRAPHS
@@ -168,7 +169,7 @@ def run_cases(config: SolverConfig, report: Callable[[str], None]) -> Iterator[C
         with jax.enable_x64(case.dtype == "float64"):
             if "ours" in config.solvers and signature not in compiling:
                 tell("compiling")
-                compiling[signature] = compile_seconds(problem)
+                compiling[signature] = compile_seconds(problem, min(config.repeats, COMPILATIONS))
             known = None if needed is None else needed.get(case.dtype, {})
             found = judge(config.contenders, problem, right, config.rules(case.dtype), tell, known)
         yield CaseResult(case, problem.sizes, problem.edges, right, compiling.get(signature), tuple(found))

@@ -10,6 +10,9 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+# What is compiled is compiled so often, as one time may meet a moment at which others use the machine.
+COMPILATIONS = 3
+
 
 def compiled_anew(function: Any, *args: Any, times: int = 1) -> tuple[Any, float]:
     """A jitted function compiled for arguments, and the median seconds to trace and compile it.

@@ -48,9 +48,9 @@ def _pair(weights: "_Weights", start: jax.Array | None, tol: float | None = None
     return fj.fiedler_pair(weights.laplacian(), init=start, solver=fj.Davidson(tol=tol))
 
 
-def compile_seconds(problem: Problem) -> float:
-    """Seconds to trace and compile our solve, the first time for these shapes, without the persistent cache."""
-    return compiled_anew(_pair, _weights(problem), _start_vector(problem))[1]
+def compile_seconds(problem: Problem, times: int) -> float:
+    """Median seconds to trace and compile our solve anew, without the persistent cache."""
+    return compiled_anew(_pair, _weights(problem), _start_vector(problem), times=times)[1]
 
 
 def _start_vector(problem: Problem) -> jax.Array | None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 import fiedler_jax as fj
-from benchmarks._compiling import compiled_again, compiled_anew
+from benchmarks._compiling import COMPILATIONS, compiled_again, compiled_anew
 from benchmarks._errors import ConfigError
 from benchmarks._model import MLP
 
@@ -21,8 +21,6 @@ BASELINE = "weight decay"
 # The same program compiled once more: its ratio to the other is what chance makes of equal ones.
 TWIN = "weight decay again"
 MEMBERS = 4
-# One may meet a moment at which others use the machine.
-_COMPILATIONS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +136,7 @@ def solve_figures(config: PriceConfig, dtype: str) -> Iterator[Figure]:
             return fj.fiedler_pair(fj.laplacian(graph, params, normalized=normalized), init)
 
         of = f"{dtype}, {'normalized' if normalized else 'combinatorial'}"
-        cold, seconds = compiled_anew(jax.jit(solve), params, times=min(config.rounds, _COMPILATIONS))
+        cold, seconds = compiled_anew(jax.jit(solve), params, times=min(config.rounds, COMPILATIONS))
         yield Figure(f"solve compiled, {of}", seconds, "s", True)
         pair = jax.block_until_ready(cold(params))
         pair.raise_if_failed()
@@ -220,7 +218,7 @@ def _compiled_step(config: PriceConfig, dtype: str, regularizer: optax.GradientT
     params = _params(config, dtype)
     carry = params, tx.init(params)
     jitted = jax.jit(step, donate_argnums=(0, 1))
-    times = min(config.rounds, _COMPILATIONS)
+    times = min(config.rounds, COMPILATIONS)
     run, seconds = compiled_anew(jitted, *carry, *data, times=times)
     again = compiled_again(jitted, *carry, *data, times=times)
     return Step(run, carry, data, seconds, again, _temporary(run))

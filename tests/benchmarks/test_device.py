@@ -62,7 +62,7 @@ def test_a_step_holds_one_refresh_a_round(monkeypatch: pytest.MonkeyPatch) -> No
     # What the steps cost is the ratio of clock readings: with a clock that counts its readings every one is 1.
     readings = iter(range(10_000))
     monkeypatch.setattr("benchmarks._prices.time.perf_counter", lambda: float(next(readings)))
-    monkeypatch.setattr("benchmarks._prices._COMPILATIONS", 1)
+    monkeypatch.setattr("benchmarks._prices.COMPILATIONS", 1)
     config = PriceConfig(widths=(6, 4, 2), batch=2, refresh_every=2, rounds=2, side=8)
     found = {(figure.name, figure.unit): figure.value for figure in step_figures(config, "float32")}
     assert found["step with refreshes, float32, normalized", "x weight decay"] == 1
