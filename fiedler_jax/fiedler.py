@@ -398,10 +398,10 @@ def _solve(lap: Laplacian, init: jax.Array | None, solver: Solver, ignore_isolat
         # Of weights that are not finite NaN, which spreads to all products.
         unit = jnp.where(lap.upper_bound < jnp.inf, jnp.maximum(lap.upper_bound, jnp.finfo(lap.dtype).tiny), jnp.nan)
         operator = _operator(lap, ignore_isolated, unit)
-        start = joined(start_rows(lap, operator.support), operator.support, lap.dtype)
+        start = joined(start_rows(lap, operator.support, num), operator.support, lap.dtype)
         given = joined(given, operator.support, lap.dtype)
         return in_units(solver.solve(operator, num, init=given, start=start), unit)
-    start = joined(half_start_rows(lap, half), half.support, lap.dtype)
+    start = joined(half_start_rows(lap, half, num), half.support, lap.dtype)
     given = joined([half.restrict(rows) for rows in given], half.support, lap.dtype)
     return half.lift(solver.solve(half.operator, num, init=given, start=start))
 

@@ -205,6 +205,23 @@ def test_networks_pruned_to_one_percent(seed: int, normalized: bool, dtype: str)
         assert float(solve_net(kernels, normalized, dtype, False).value) <= float(pair.floor)
 
 
+@BOTH
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_as_many_isolated_units_as_values_are_seen_at_once(num: int, normalized: bool, dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    kernels = [np.where(rng.random(k.shape) < 0.01, k, 0) for k in reference.random_kernels((200, 100, 100, 10), 4)]
+    params = reference.chain_params(kernels, dtype)
+    of_net = fj.laplacian(fj.graph_from_params(params), params, normalized=normalized)
+    # The same as a matrix, which is not solved on half of its vertices.
+    whole = fj.laplacian_from_adjacency(jnp.asarray(reference.chain_adjacency(kernels), dtype), normalized=normalized)
+    for lap in (of_net, whole):
+        pairs = fj.laplacian_eigenpairs(lap, num)
+        assert Status(int(pairs.status)) is Status.ACCURACY_FLOOR
+        assert np.all(np.abs(pairs.values) <= pairs.floor)
+        # Beside other parts of the graph, of value zero as well, two or three took 40 to 300.
+        assert int(pairs.iterations) == 1
+
+
 def solve_net(kernels: reference.Kernels, normalized: bool, dtype: str, ignore_isolated: bool) -> fj.FiedlerPair:
     params = reference.chain_params(kernels, dtype)
     return _solve_net(fj.graph_from_params(params), params, normalized, ignore_isolated)
