@@ -33,8 +33,8 @@ def half_start_rows(lap: Laplacian, half: Fold, num: int) -> list[jax.Array]:
     """The same on half of the vertices, where isolated vertices, in `num` rows, stand for all of least degree."""
     rows = _group_rows(jnp.arange(len(half.degrees)), tuple(half.kept.values()))
     isolated = (half.degrees <= 0) & half.support
-    # Each row is an eigenvector. In one row they are one, and the others are not found by small residuals: beside it
-    # and other parts of a graph pruned to 1 %, all of value zero, two values took 171 products in float64, and take 1.
+    # Each is an eigenvector of value 0. Together in one row they are one; beside other parts of a network pruned to 1
+    # per cent, also 0 to rounding, the second of two values took 171 products in float64, where it takes one.
     taking_turns = jnp.cumsum(isolated) % num == jnp.arange(num)[:, None] if num > 1 else True
     return [*(row * jnp.sqrt(half.degrees) for row in rows), jnp.atleast_2d(isolated & taking_turns)]
 
