@@ -34,7 +34,8 @@ def half_start_rows(lap: Laplacian, half: Fold, num: int) -> list[jax.Array]:
     rows = _group_rows(jnp.arange(len(half.degrees)), tuple(half.kept.values()))
     isolated = (half.degrees <= 0) & half.support
     # Each is an eigenvector of value 0. Together in one row they are one; beside other parts of a network pruned to 1
-    # per cent, also 0 to rounding, the second of two values took 171 products in float64, where it takes one.
+    # per cent, also 0 to rounding, the second of two values took 171 products in float64 (the mean of 25), where it
+    # takes one (tests/test_hard_spectra.py has such a network).
     taking_turns = jnp.cumsum(isolated) % num == jnp.arange(num)[:, None] if num > 1 else True
     return [*(row * jnp.sqrt(half.degrees) for row in rows), jnp.atleast_2d(isolated & taking_turns)]
 

@@ -218,7 +218,7 @@ def test_as_many_isolated_units_as_values_are_seen_at_once(num: int, normalized:
         pairs = fj.laplacian_eigenpairs(lap, num)
         assert Status(int(pairs.status)) is Status.ACCURACY_FLOOR
         assert np.all(np.abs(pairs.values) <= pairs.floor)
-        # Beside other parts of the graph, of value zero as well, two or three took 40 to 300.
+        # Beside other parts of the graph, of value zero as well, two or three took 26 to 300.
         assert int(pairs.iterations) == 1
 
 
