@@ -31,9 +31,11 @@ def plot_times(results: Sequence[CaseResult], solvers: Sequence[str], path: Path
 
     Args:
         results: all cases.
-        solvers: the order within a case and in the legend.
+        solvers: the order within a case and in the legend, which leaves out who solved none.
         path: the PNG to write.
     """
+    drawn = {r.solver for case in results for r in case.results if r.seconds}
+    solvers = [solver for solver in solvers if solver in drawn]
     kinds, dtypes = _distinct(results, "kind"), _distinct(results, "dtype")
     rows = max(
         sum(r.case.kind == kind and r.case.dtype == dtype for r in results) for kind in kinds for dtype in dtypes
@@ -57,7 +59,8 @@ def _draw(ax: Axes, results: Sequence[CaseResult], solvers: Sequence[str]) -> No
         if place % 2:
             ax.axvspan(place - 0.5, place + 0.5, color="#f2f2f2", linewidth=0, zorder=0)
         for result in found.results:
-            _point(ax, place + _SPREAD * _offset(solvers.index(result.solver), len(solvers)), result)
+            if result.seconds:
+                _point(ax, place + _SPREAD * _offset(solvers.index(result.solver), len(solvers)), result)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(_duration))
@@ -69,8 +72,6 @@ def _draw(ax: Axes, results: Sequence[CaseResult], solvers: Sequence[str]) -> No
 
 
 def _point(ax: Axes, x: float, result: Result) -> None:
-    if not result.seconds:
-        return
     colour, marker = _STYLES[result.solver]
     right = result.outcome == "ok"
     ax.plot(x, result.median, marker, color=colour, markerfacecolor=colour if right else "none", markersize=6)

@@ -14,18 +14,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 import reference as oracle
+from matplotlib.figure import Figure
 
 import fiedler_jax as fj
 from benchmarks import _hard_graphs, eigensolvers
-from benchmarks._cases import needed_settings
+from benchmarks._cases import Case, CaseResult, needed_settings
 from benchmarks._contenders import Answer, Knob
 from benchmarks._errors import DataError
 from benchmarks._hard_graphs import GRAPHS, hard_problem
-from benchmarks._judging import Rules
+from benchmarks._judging import Result, Rules
 from benchmarks._peers import CONTENDERS
 from benchmarks._problems import BlockLaplacian, Problem, edge_form
-from benchmarks._reference import UnprovedError, count_below
+from benchmarks._reference import Reference, UnprovedError, count_below
 from benchmarks._reference import reference as right_value
+from benchmarks._solver_plots import plot_times
 from benchmarks._spectra import NETS, QUICK_NETS, Net, snapshots
 
 SIZES = (14, 9, 6, 3)
@@ -109,6 +111,18 @@ def test_plot_is_an_image_with_content(results):
     image = matplotlib.image.imread(results.folder / "eigensolvers.png")
     assert min(image.shape[:2]) > 300
     assert len(np.unique(image[::3, ::3, :3].reshape(-1, 3), axis=0)) > 20
+
+
+def test_legend_of_the_plot_leaves_out_who_was_not_timed(tmp_path, monkeypatch):
+    timed = Result("lobpcg", "ok", seconds=(0.2, 0.1, 0.3))
+    case = Case("30", "trained", "normalized", "float64", "cold")
+    found = CaseResult(
+        case, SIZES, 234, Reference(1.0, np.ones(32), 2.0, "dense"), None, (timed, Result("dense", "slow"))
+    )
+    named = []
+    monkeypatch.setattr(Figure, "legend", lambda figure, handles, **_: named.extend(h.get_label() for h in handles))
+    plot_times([found], ["ours", "lobpcg", "dense"], tmp_path / "times.png")
+    assert named == ["lobpcg", "hollow, crossed: wrong or too slow"]
 
 
 def test_terminal_shows_tables(results):
