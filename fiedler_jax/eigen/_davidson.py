@@ -252,9 +252,9 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
     stuck = fresh == 0
     exhausted = stuck | _holds_all(operator, valid)
     values, coefficients = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
-    # Nothing of rows that are left behind.
+    # Nothing of rows that are left behind. The null vector stays, for what it holds leads nowhere.
     ritz = RitzPairs(values, jnp.where((valid | (place == 0))[:, None], coefficients, 0))
-    mixing = _restart(operator, ritz, shape)
+    mixing = _restart(ritz, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
     pairs = pairs_of(operator, values, vectors, products[1 : 1 + kept])
@@ -332,7 +332,7 @@ def _ending_in(
     """The restarted basis and its products, the last rows of which give way to what is loose."""
     count = len(loose)
     # On the pairs above those that stay.
-    above = ritz.coefficients.T[len(mixing) - 1 - count :]
+    above = _beside_the_null_vector(ritz)[len(mixing) - 1 - count :]
     held = jnp.linalg.qr(above @ loose.T)[0].T @ above
     return basis.at[-count:].set(held @ state.basis), products.at[-count:].set(held @ state.products)
 
@@ -358,9 +358,18 @@ def _most_needed(operator: SymmetricOperator, report: RitzReport, settled: jax.A
     return chosen.astype(order.dtype)
 
 
-def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> jax.Array:
+def _restart(ritz: RitzPairs, shape: _Shape) -> jax.Array:
     """How the rows of the next basis mix those of this one."""
-    mixing = ritz.coefficients.T[: shape.kept]
-    # The null vector stays as it is, and nothing takes rounding from it.
-    null = np.arange(len(mixing[0])) == 0
-    return jnp.concatenate([null[None].astype(mixing.dtype), jnp.where(null, 0, mixing)])
+    # The null vector stays as it is.
+    null = np.eye(1, len(ritz.coefficients), dtype=ritz.coefficients.dtype)
+    return jnp.concatenate([null, _beside_the_null_vector(ritz)[: shape.kept]])
+
+
+def _beside_the_null_vector(ritz: RitzPairs) -> jax.Array:
+    """How pairs mix the rows of the basis, in a row each, but for the null vector.
+
+    It takes rounding from none, and is itself one of the pairs that do not exist. Taken up with what is loose, it was
+    called λ2's of most combinatorial graphs of ten vertices.
+    """
+    rows = ritz.coefficients.T
+    return jnp.where(np.arange(len(rows)) == 0, 0, rows)
