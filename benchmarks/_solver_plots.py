@@ -31,7 +31,7 @@ def plot_times(results: Sequence[CaseResult], solvers: Sequence[str], path: Path
 
     Args:
         results: all cases.
-        solvers: the order within a case and in the legend, which leaves out who solved none.
+        solvers: the order within a case and in the legend, which leaves out who was never timed.
         path: the PNG to write.
     """
     drawn = {r.solver for case in results for r in case.results if r.seconds}

@@ -254,7 +254,8 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
     values, coefficients = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
     # Nothing of rows that are left behind. The null vector stays, for what it holds leads nowhere.
     ritz = RitzPairs(values, jnp.where((valid | (place == 0))[:, None], coefficients, 0))
-    mixing = _restart(operator, ritz, shape)
+    there = _those_there(operator, ritz)
+    mixing = _restart(there, shape)
     basis, products = mixing @ state.basis, mixing @ state.products
     values, vectors = ritz.values[:kept], basis[1 : 1 + kept]
     pairs = pairs_of(operator, values, vectors, products[1 : 1 + kept])
@@ -292,7 +293,7 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
         # iteration: of the same 240 solves in float32, 53 were wrong so, and 10 now.
         basis, products = jax.lax.cond(
             loose.hides & evidence.is_awaited & (iterations < LOOSE_PRODUCTS),
-            lambda: _ending_in(operator, loose.mixing, ritz, mixing, state, basis, products),
+            lambda: _ending_in(loose.mixing, there[kept - len(loose.mixing) :], state, basis, products),
             lambda: (basis, products),
         )
     joining = _filled([corrected[:-1], former[:-1], last, jnp.where(seen[:, None], init, 0)], shape.block)
@@ -327,18 +328,13 @@ def _given_and_rest(
 
 
 def _ending_in(
-    operator: SymmetricOperator,
-    loose: jax.Array,
-    ritz: RitzPairs,
-    mixing: jax.Array,
-    state: _State,
-    basis: jax.Array,
-    products: jax.Array,
+    loose: jax.Array, above: jax.Array, state: _State, basis: jax.Array, products: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The restarted basis and its products, the last rows of which give way to what is loose."""
+    """The restarted basis and its products, the last rows of which give way to what is loose.
+
+    That is taken in the pairs `above` those that stay.
+    """
     count = len(loose)
-    # On the pairs above those that stay.
-    above = _those_there(operator, ritz)[len(mixing) - 1 - count :]
     held = jnp.linalg.qr(above @ loose.T)[0].T @ above
     return basis.at[-count:].set(held @ state.basis), products.at[-count:].set(held @ state.products)
 
@@ -364,11 +360,10 @@ def _most_needed(operator: SymmetricOperator, report: RitzReport, settled: jax.A
     return chosen.astype(order.dtype)
 
 
-def _restart(operator: SymmetricOperator, ritz: RitzPairs, shape: _Shape) -> jax.Array:
-    """How the rows of the next basis mix those of this one."""
-    # The null vector stays as it is.
-    null = np.eye(1, len(ritz.coefficients), dtype=ritz.coefficients.dtype)
-    return jnp.concatenate([null, _those_there(operator, ritz)[: shape.kept]])
+def _restart(there: jax.Array, shape: _Shape) -> jax.Array:
+    """How the rows of the next basis mix those of this one: the null vector stays as it is, before the lowest pairs."""
+    null = np.eye(1, there.shape[1], dtype=there.dtype)
+    return jnp.concatenate([null, there[: shape.kept]])
 
 
 def _those_there(operator: SymmetricOperator, ritz: RitzPairs) -> jax.Array:
