@@ -50,7 +50,7 @@ def plot_times(results: Sequence[CaseResult], solvers: Sequence[str], path: Path
         row[0].set_ylabel("median time of a solve")
     handles = [*(_mark(solver) for solver in solvers), _mark("ours", hollow=True)]
     handles[-1].set_label("hollow, crossed: wrong or too slow")
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=1 + 2 * len(dtypes), frameon=False)
     figure.savefig(path, dpi=150)
 
 
