@@ -200,6 +200,8 @@ def test_networks_pruned_to_one_percent(seed: int, normalized: bool, dtype: str)
     assert bool(pair.usable)
     assert abs(float(pair.value) - values[1]) <= float(pair.error) + float(pair.floor) + oracle_error(values)
     assert np.all(np.asarray(pair.vector)[~connected] == 0)
+    # Where rounding mixes the vectors of those parts, some take 200 to 300.
+    assert int(pair.iterations) <= (90 if normalized else 170)
     # Pruning leaves units without any edge, which make the whole graph's value zero.
     if narrow(dtype):
         assert float(solve_net(kernels, normalized, dtype, False).value) <= float(pair.floor)

@@ -293,6 +293,20 @@ def test_graphs_of_every_number_of_vertices(dtype: str, normalized: bool, num: i
         assert_never_wrong_in_silence(jax.tree.map(lambda x, at=at: x[at], results), values, dtype)
 
 
+# λ2 is zero to rounding and a value above it is small but not zero: held so far apart that this one's vector no longer
+# gave back what it holds of λ2's, they came to no end.
+@pytest.mark.parametrize(
+    ("seed", "bridge", "num", "dtype"), [(516325, 1e-8, 2, "float64"), (47567, 1e-3, 3, "float32")]
+)
+def test_values_of_rounding_beside_small_ones_come_to_an_end(seed: int, bridge: float, num: int, dtype: str) -> None:
+    adjacency = Weights(seed, density=0.1, decades=8, parts=3, bridge=bridge, vertices=24).adjacency().astype(dtype)
+    with jax.enable_x64(dtype == "float64"):
+        results = jax.device_get(solve_each(jnp.asarray(adjacency[None]), True, num, fj.Davidson()))
+    result = jax.tree.map(lambda x: x[0], results)
+    assert Status(int(result.status)) is Status.ACCURACY_FLOOR
+    assert_never_wrong_in_silence(result, reference.spectrum(adjacency.astype("float64"), True), dtype)
+
+
 def check_pruned(
     net: int, kept: float, decades: int, seed: int, solver: fj.Davidson | fj.Lanczos | fj.PowerIteration
 ) -> None:

@@ -251,7 +251,7 @@ def _improve(operator: SymmetricOperator, state: _State, shape: _Shape, tol: flo
     # Nothing new to look at: what the basis holds is all there is, or all that rounding allows.
     stuck = fresh == 0
     exhausted = stuck | _holds_all(operator, valid)
-    values, coefficients = rayleigh_ritz(operator, projected, valid, kept, final=exhausted)
+    values, coefficients = rayleigh_ritz(operator, projected, valid, state.report.residuals, final=exhausted)
     # Nothing of rows that are left behind. The null vector stays, for what it holds leads nowhere.
     ritz = RitzPairs(values, jnp.where((valid | (place == 0))[:, None], coefficients, 0))
     there = _those_there(operator, ritz)
