@@ -2,17 +2,17 @@
 
 from fiedler_jax import eigen, errors
 from fiedler_jax.certificate import Bound, Bounds, Certificate, Count, Verdict, bounds, certify
+from fiedler_jax.edges import edge_blocks
 from fiedler_jax.eigen import Davidson, Dense, Lanczos, PowerIteration, Status
 from fiedler_jax.fiedler import (
     FiedlerPair,
     fiedler_pair,
     fiedler_value,
-    l1_coefficients,
     laplacian_eigenpairs,
-    variational_penalty,
 )
-from fiedler_jax.graph import EdgeBlock, NetworkGraph, UnitGroup, edge_blocks, graph_from_edges, graph_from_params
+from fiedler_jax.graph import EdgeBlock, NetworkGraph, UnitGroup, graph_from_edges, graph_from_params
 from fiedler_jax.laplacian import Laplacian, laplacian, laplacian_from_adjacency
+from fiedler_jax.penalty import l1_coefficients, variational_penalty
 from fiedler_jax.tracing import graph_from_model
 from fiedler_jax.transforms import (
     FiedlerMetrics,

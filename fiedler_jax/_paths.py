@@ -1,5 +1,6 @@
 """One name for each parameter leaf, whatever container it came in."""
 
+import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -101,3 +102,13 @@ def display(path: Path) -> str:
 def named(path: Path) -> str:
     """A path in a message."""
     return display(path) or "the whole tree"
+
+
+def listed(leaves: dict[Path, Any], near: Path | None = None) -> str:
+    """A readable list of leaves, the ones most like `near` first."""
+    names = [named(path) for path in sorted(leaves, key=natural_key)]
+    if near is not None:
+        close = difflib.get_close_matches(named(near), names, n=3)
+        names = close + [name for name in names if name not in close]
+    shown = ", ".join(names[:8]) or "no leaves at all"
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -17,6 +17,7 @@ from fiedler_jax._report import listed
 from fiedler_jax._rows import participation
 from fiedler_jax._sharding import on_automatic_axes, placed_like
 from fiedler_jax._state import FiedlerPenaltyState, check_is_state, check_state_fits, initial_state
+from fiedler_jax.edges import compute_dtype, edge_blocks, kernel_leaves
 from fiedler_jax.eigen import EigenResult, Solver, is_usable
 from fiedler_jax.eigen._result import is_whole
 from fiedler_jax.eigen._varying import varying_alike
@@ -27,14 +28,13 @@ from fiedler_jax.errors import (
     MissingParamsError,
 )
 from fiedler_jax.fiedler import (
-    block_coefficients,
     check_num_eigenvalues,
     check_solver,
-    coefficient_rows,
     laplacian_eigenpairs,
 )
-from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, graph_from_params, kernel_leaves
+from fiedler_jax.graph import NetworkGraph, check_graph, graph_from_params
 from fiedler_jax.laplacian import Laplacian, laplacian
+from fiedler_jax.penalty import block_coefficients, coefficient_rows
 
 Scheduled = jax.typing.ArrayLike | optax.Schedule
 Scale = Literal["vertices", "unit"]

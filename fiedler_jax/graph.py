@@ -1,25 +1,31 @@
-"""From a parameter tree to a weighted graph: units are vertices, absolute weights are edges."""
+"""From a parameter tree to a graph: units are vertices, and kernels say what is connected to what."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fiedler_jax._arrangement import Arrangement, arranged
+from fiedler_jax._arrangement import Arrangement
 from fiedler_jax._chain import order_chain
 from fiedler_jax._components import components
-from fiedler_jax._effective import evaluate
-from fiedler_jax._paths import Path, display, is_masked, leaf_shape, leaves_by_path, named, natural_key, parse_path
+from fiedler_jax._paths import (
+    Path,
+    display,
+    is_masked,
+    leaf_shape,
+    leaves_by_path,
+    listed,
+    named,
+    natural_key,
+    parse_path,
+)
 from fiedler_jax._report import summary, to_dot
 from fiedler_jax.errors import (
     ArgumentTypeError,
     EdgeError,
-    KernelMismatchError,
     MaskedKernelError,
     NoKernelsError,
     UnsupportedKernelError,
@@ -207,7 +213,7 @@ def graph_from_params(params: Any) -> NetworkGraph:
     kernels = sorted((path for path in leaves if path[-1:] == ("kernel",)), key=natural_key)
     if not kernels:
         raise NoKernelsError(
-            f"No leaf named 'kernel' among {_names(leaves)}. Trace the model: fj.graph_from_model(model, params, "
+            f"No leaf named 'kernel' among {listed(leaves)}. Trace the model: fj.graph_from_model(model, params, "
             "inputs); or state the edges by hand: fj.graph_from_edges(params, [('path/of/the/leaf', 'source', "
             "'target'), ...])."
         )
@@ -262,7 +268,7 @@ def graph_from_edges(params: Any, edges: Iterable[tuple[str | Iterable[Any], str
             raise EdgeError(f"A path and two names of groups are strings (a path a tuple of them, too), not {edge!r}.")
         path = parse_path(kernel)
         if path not in leaves or is_masked(leaves[path]):
-            raise EdgeError(f"No leaf {named(path)!r} among {_names(leaves, near=path)}.")
+            raise EdgeError(f"No leaf {named(path)!r} among {listed(leaves, near=path)}.")
         shape = leaf_shape(leaves[path])
         if len(shape) != 2:
             raise EdgeError(f"{display(path)} has shape {shape}; an edge block needs a 2-D leaf (rows, columns).")
@@ -285,21 +291,6 @@ def graph_from_edges(params: Any, edges: Iterable[tuple[str | Iterable[Any], str
     return NetworkGraph(tuple(UnitGroup(name, size) for name, size in sizes.items()), tuple(blocks), left_out)
 
 
-def kernel_leaves(graph: NetworkGraph, params: Any) -> dict[Path, Any]:
-    """The parameter leaves that the edge blocks are made of, checked against the graph.
-
-    Raises:
-        ArgumentTypeError: the graph is none.
-        KernelMismatchError: a kernel is missing, has another shape, or is not real.
-        MaskedKernelError: `optax.masked` hides a kernel.
-    """
-    check_graph(graph)
-    leaves = leaves_by_path(params)
-    return {
-        path: _checked_kernel(path, shape, leaves) for block in graph.blocks for path, shape in block.leaves.items()
-    }
-
-
 def check_graph(graph: Any) -> None:
     """Raise ArgumentTypeError unless it is a `NetworkGraph`."""
     if not isinstance(graph, NetworkGraph):
@@ -309,112 +300,6 @@ def check_graph(graph: Any) -> None:
         )
 
 
-def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
-    """The edge weights ``a_ij`` of each block: nonnegative arrays of the block's shape.
-
-    The weight between two units is the sum of ``|W|`` over all entries of the effective kernel that join them.
-    Computed in float32, or in float64 where a kernel is float64. The derivative at a zero weight is zero.
-
-    Raises:
-        KernelMismatchError: a kernel is missing, has another shape, or is not real.
-        MaskedKernelError: `optax.masked` hides a kernel.
-
-    Example:
-        >>> import jax.numpy as jnp, fiedler_jax as fj
-        >>> params = {"Dense_0": {"kernel": jnp.array([[1.0, -2.0]])}}
-        >>> print(fj.edge_blocks(fj.graph_from_params(params), params)[0])
-        [[1. 2.]]
-    """
-    return _blocks_of_leaves(graph, _upcast(kernel_leaves(graph, params)))
-
-
-def pull_back(graph: NetworkGraph, leaves: dict[Path, Any], coefficients: Sequence[jax.Array]) -> dict[Path, jax.Array]:
-    """The derivative of ``Σ c_ij a_ij`` with respect to each of the `kernel_leaves`, the coefficients held fixed."""
-
-    def blocks(leaves: dict[Path, jax.Array]) -> tuple[jax.Array, ...]:
-        # So the derivative reads each leaf where it stands. XLA copies what is read elsewhere, such as the other way
-        # round, before it updates it in place; but magnitudes of which parts are taken it would keep beside these.
-        return _blocks_of_leaves(graph, leaves, {path: _magnitude(leaf) for path, leaf in leaves.items()})
-
-    _, transposed = jax.vjp(blocks, _upcast(leaves))
-    return transposed(tuple(coefficients))[0]
-
-
-def _blocks_of_leaves(
-    graph: NetworkGraph, leaves: dict[Path, jax.Array], magnitudes: dict[Path, jax.Array] | None = None
-) -> tuple[jax.Array, ...]:
-    """The edge blocks; given magnitudes are moved in place of the leaves where that is all that becomes of these."""
-    dtype = compute_dtype(leaves.values())
-    computed: dict[int, Any] = {}
-    moved: dict[int, Any] = {}
-
-    def weights(block: EdgeBlock) -> jax.Array:
-        if block.arrangement is None:
-            return _magnitude(leaves[parse_path(block.kernel)])
-        effective = block.arrangement.effective
-        if magnitudes is not None and effective.moved:
-            entries = jnp.asarray(evaluate(effective, magnitudes, moved), dtype)
-        else:
-            # A complex kernel may be made of real leaves.
-            entries = jnp.asarray(_magnitude(jnp.asarray(evaluate(effective, leaves, computed))), dtype)
-        return arranged(entries, block.arrangement, block.shape)
-
-    return tuple(without_diagonal(weights(block), block.source == block.target) for block in graph.blocks)
-
-
-def _upcast(leaves: dict[Path, Any]) -> dict[Path, jax.Array]:
-    dtype = compute_dtype(leaves.values())
-    return {path: jnp.asarray(leaf, dtype) for path, leaf in leaves.items()}
-
-
-def compute_dtype(kernels: Iterable[Any]) -> jnp.dtype:
-    """The dtype to compute in: at least float32, and float64 where any kernel is."""
-    return jnp.result_type(jnp.float64 if any(kernel.dtype == jnp.float64 for kernel in kernels) else jnp.float32)
-
-
-def without_diagonal(weights: jax.Array, joins_itself: bool) -> jax.Array:
-    """Edge weights of a block with its self-loops, if it joins a group to itself, set to zero."""
-    return jnp.where(jnp.eye(weights.shape[-1], dtype=bool), 0, weights) if joins_itself else weights
-
-
-def _magnitude(weights: jax.Array) -> jax.Array:
-    # The derivative of jnp.abs at zero is one, which would revive exact zeros; that of this product is zero.
-    return (weights * jnp.sign(weights).conj()).real
-
-
-def _checked_kernel(path: Path, shape: tuple[int, ...], leaves: dict[Path, Any]) -> Any:
-    name = named(path)
-    if any(is_masked(leaves.get(path[:stop])) for stop in range(len(path) + 1)):
-        raise MaskedKernelError(
-            f"The mask hides {name}, which gives edges to the graph. Let the mask include every kernel of the "
-            "graph, or build the graph from the visible ones with fj.graph_from_edges."
-        )
-    if path not in leaves:
-        raise KernelMismatchError(
-            f"The graph has edges from {name} of shape {shape}, but the parameters hold only "
-            f"{_names(leaves, near=path)}. Build the graph from the same parameters."
-        )
-    leaf = leaves[path]
-    if leaf_shape(leaf) != shape:
-        raise KernelMismatchError(
-            f"{name} has shape {leaf_shape(leaf)} in the parameters but {shape} in the graph. Build the "
-            "graph from the same parameters; under jax.vmap map over the whole update."
-        )
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        raise KernelMismatchError(f"{name} is {leaf.dtype}; edge weights need a real floating dtype.")
-    return leaf
-
-
 def reason_by_name(path: Path) -> str | None:
     """Why a leaf of this name has no edges in a chain."""
     return _REASONS.get(path[-1] if path else "")
-
-
-def _names(leaves: dict[Path, Any], near: Path | None = None) -> str:
-    """A readable list of leaves, the ones most like `near` first."""
-    names = [named(path) for path in sorted(leaves, key=natural_key)]
-    if near is not None:
-        close = difflib.get_close_matches(named(near), names, n=3)
-        names = close + [name for name in names if name not in close]
-    shown = ", ".join(names[:8]) or "no leaves at all"
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -13,8 +13,9 @@ from jax.core import Tracer
 from fiedler_jax._checks import flag, holds_reals, rows_of_vertices
 from fiedler_jax._rows import largest, stable_sum
 from fiedler_jax._sharding import on_automatic_axes, replicated
+from fiedler_jax.edges import compute_dtype, edge_blocks, without_diagonal
 from fiedler_jax.errors import AdjacencyError, ArgumentTypeError
-from fiedler_jax.graph import NetworkGraph, check_graph, compute_dtype, edge_blocks, without_diagonal
+from fiedler_jax.graph import NetworkGraph, check_graph
 
 Range = tuple[int, int]
 

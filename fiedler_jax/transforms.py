@@ -8,10 +8,11 @@ import optax
 
 from fiedler_jax._refresh import Frozen, Penalty, Refresh, Scale, Scheduled, map_kernels
 from fiedler_jax._state import FiedlerPenaltyState
+from fiedler_jax.edges import pull_back
 from fiedler_jax.eigen import Davidson, Solver
 from fiedler_jax.errors import StateNotFoundError
-from fiedler_jax.fiedler import leaf_coefficients
-from fiedler_jax.graph import NetworkGraph, pull_back
+from fiedler_jax.graph import NetworkGraph
+from fiedler_jax.penalty import leaf_coefficients
 
 
 class FiedlerMetrics(NamedTuple):

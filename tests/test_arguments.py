@@ -147,6 +147,8 @@ def test_a_proof_takes_one_number() -> None:
     for wrong in (pair, None, "1", 1j, np.ones(3), np.array("1")):
         with pytest.raises(errors.ArgumentTypeError, match="certify takes one real number"):
             fj.certify(lap, wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(errors.ArgumentTypeError, match="integer is larger than all"):
+        fj.certify(lap, 10**400)
     for wrong in ("1e-6", None, 1j, np.ones(3)):
         with pytest.raises(errors.HyperparameterError, match="tol is a relative accuracy"):
             fj.certify(lap, 1.0, tol=wrong)  # pyright: ignore[reportArgumentType]

@@ -305,6 +305,15 @@ def test_parameters_of_another_model_are_an_error() -> None:
         fj.edge_blocks(graph, jax.tree.map(lambda w: w.astype(jnp.int32), kernels((2, 3), (3, 4))))
 
 
+def test_weights_of_shapes_without_numbers_are_an_error() -> None:
+    shapes = jax.eval_shape(lambda: kernels((2, 3), (3, 4)))
+    graph = fj.graph_from_params(shapes)
+    for asked in (fj.edge_blocks, fj.laplacian, fj.fiedler_value):
+        with pytest.raises(errors.ArgumentTypeError, match="Dense_0/kernel is a shape without numbers"):
+            asked(graph, shapes)
+    assert jax.eval_shape(lambda params: fj.laplacian(graph, params), shapes).num_vertices == 9
+
+
 @pytest.mark.parametrize("given", ["float16", "bfloat16", "float32"])
 def test_narrow_kernels_are_computed_in_float32(given: str) -> None:
     params = {"Dense_0": {"kernel": -jnp.ones((2, 3), given)}}

@@ -153,7 +153,10 @@ def _number(value: Any) -> float:
             f"certify takes one real number, not {type(value).__name__}. Of a FiedlerPair pass the value, of several "
             "values one after the other."
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ArgumentTypeError("certify counts in float64. This integer is larger than all of its numbers.") from None
 
 
 def _count_of_components(shift: float, components: int, n: int) -> Count:

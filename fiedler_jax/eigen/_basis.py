@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax._rows import diagonal_of, squares
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import absent_value, accuracy_floor
+from fiedler_jax.eigen._result import absent_value, accuracy_floor, is_present
 from fiedler_jax.eigen._varying import varying_alike
 
 # A row that keeps less than this many eps of its length after projection is rounding noise, not a direction.
@@ -104,7 +104,7 @@ def rayleigh_ritz(
 
 def residuals_of(operator: SymmetricOperator, values: jax.Array, vectors: jax.Array, products: jax.Array) -> jax.Array:
     """The residual rows ``A v - θ v``, zero for absent directions."""
-    exists = values < absent_value(operator) / 2
+    exists = is_present(operator, values)
     return jnp.where(exists[:, None], products - values[:, None] * vectors, 0)
 
 

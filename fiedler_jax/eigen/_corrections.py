@@ -9,7 +9,7 @@ import numpy as np
 from fiedler_jax._rows import diagonal_of, inner_products, lengths, squares
 from fiedler_jax.eigen._basis import RitzPairs, residuals_of
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import RitzReport, absent_value, accuracy_floor
+from fiedler_jax.eigen._result import RitzReport, accuracy_floor, is_present
 
 # The least distance of a value from the diagonal, as a share of the diagonal, that a correction counts with. Where
 # thousands of inputs have nearly one degree, 0.1 took 29 block products and 0.01 took 6; where the two least differ by
@@ -143,7 +143,7 @@ def loosest(
     diagonal = operator.diagonal
     developed = report.reach <= _DEVELOPED * report.values
     developed |= jnp.minimum(report.values, report.residuals) <= accuracy_floor(operator)
-    number, exists = np.arange(len(basis)), ritz.values < absent_value(operator) / 2
+    number, exists = np.arange(len(basis)), is_present(operator, ritz.values)
     free = exists & (number >= wanted) & ~jnp.pad(developed, (0, len(basis) - len(developed)))
     scale = jnp.where(free, jax.lax.rsqrt(jnp.maximum(ritz.values, accuracy_floor(operator))), 0)
     mixing = scale[:, None] * ritz.coefficients.T

@@ -29,6 +29,7 @@ from fiedler_jax.eigen._result import (
     check_settings,
     conclude,
     default_tolerance,
+    is_present,
     settled_residual,
 )
 from fiedler_jax.eigen._varying import varying_alike
@@ -373,5 +374,5 @@ def _those_there(operator: SymmetricOperator, ritz: RitzPairs) -> jax.Array:
     of ten vertices; and what of these was taken up in parts left rows that were neither of length one nor orthogonal.
     """
     rows = ritz.coefficients.T
-    exists = ritz.values < absent_value(operator) / 2
+    exists = is_present(operator, ritz.values)
     return jnp.where(exists[:, None] & (np.arange(len(rows)) > 0), rows, 0)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from fiedler_jax._rows import inner_products, lengths
 from fiedler_jax.eigen._basis import residuals_of
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import EigenResult, RitzReport, absent_value, assess, conclude, default_tolerance
+from fiedler_jax.eigen._result import (
+    EigenResult,
+    RitzReport,
+    absent_value,
+    assess,
+    conclude,
+    default_tolerance,
+    is_present,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Dense:
         vectors = jnp.pad(columns.T[: num + 1], ((0, max(0, num + 1 - n)), (0, 0)))
         products = vectors @ matrix
         # Of a matrix without entries the shift leaves eigenvalues of its rounding.
-        values = jnp.where(values < absent_value(operator) / 2, inner_products(products, vectors), values)
+        values = jnp.where(is_present(operator, values), inner_products(products, vectors), values)
         residuals = lengths(residuals_of(operator, values, vectors, products))
         report = RitzReport(values, residuals, residuals)
         found = assess(operator, report, num, default_tolerance(None, dtype), complete=True)

@@ -19,7 +19,6 @@ from fiedler_jax.eigen._operator import SymmetricOperator
 from fiedler_jax.eigen._result import (
     EigenResult,
     RitzReport,
-    absent_value,
     accuracy_floor,
     assess,
     check_settings,
@@ -27,6 +26,7 @@ from fiedler_jax.eigen._result import (
     default_tolerance,
     first_pairs,
     is_finite,
+    is_present,
     stands_clear,
 )
 from fiedler_jax.eigen._varying import varying_alike
@@ -119,7 +119,7 @@ class Lanczos:
             known = squares(ritz.coefficients.T @ (basis[:size] @ state.known.T)) > 0.5
             chosen = _chosen(operator, ritz.values, known, count)
             values, known = ritz.values[chosen], known[chosen]
-            exists = values < absent_value(operator) / 2
+            exists = is_present(operator, values)
             kept = jnp.where(exists[:, None], ritz.coefficients[:, chosen].T @ basis[:size], 0)
             products = operator.matvec(kept)
             residuals = lengths(residuals_of(operator, values, kept, products))
@@ -181,7 +181,7 @@ def _chosen(operator: SymmetricOperator, values: jax.Array, known: jax.Array, co
     number = np.arange(len(values))
     # Behind the others come known ones, and last those that do not exist.
     behind = (number >= count - _ROOM) & known
-    absent = values >= absent_value(operator) / 2
+    absent = ~is_present(operator, values)
     return jnp.sort(jnp.argsort(number + len(values) * behind + 2 * len(values) * absent)[:count])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fiedler_jax._rows import inner_products
 from fiedler_jax.eigen._operator import SymmetricOperator
-from fiedler_jax.eigen._result import APART, RitzReport, absent_value, accuracy_floor, stands_clear
+from fiedler_jax.eigen._result import APART, RitzReport, accuracy_floor, is_present, stands_clear
 
 # Ritz pairs that are exact to this share of their value or of the diagonal from the start show nothing about what was
 # missed; with vertices of a network's least degree the share is 1 / sqrt(fan). Where two vertices of least degree hang
@@ -67,7 +67,7 @@ def given_at_start(operator: SymmetricOperator, report: RitzReport, vectors: jax
     # Beside a value far below the diagonal a residual may be long that the first correction takes away.
     scale = jnp.maximum(close, inner_products(operator.diagonal * vectors, vectors))
     near = residuals <= jnp.maximum(_NEARLY_EXACT * scale, accuracy_floor(operator))
-    near &= values < absent_value(operator) / 2
+    near &= is_present(operator, values)
     # A little lower still, since rounding may move the pair in later bases.
     return jnp.where(near, values - residuals - 1e-3 * close - accuracy_floor(operator), jnp.inf)
 

@@ -226,6 +226,11 @@ def absent_value(operator: SymmetricOperator) -> jax.Array:
     return jnp.where(operator.upper_bound > 0, 4 * operator.upper_bound, 1)
 
 
+def is_present(operator: SymmetricOperator, values: jax.Array) -> jax.Array:
+    """Which Ritz values are those of directions that exist."""
+    return values < absent_value(operator) / 2
+
+
 def sharpness(
     operator: SymmetricOperator, values: jax.Array, settled: jax.Array, share: float | jax.Array = _GUARD_TOLERANCE
 ) -> jax.Array:
@@ -254,8 +259,8 @@ def assess(
     """
     floor = accuracy_floor(operator)
     settled = floor if settled is None else settled
-    absent = report.values >= absent_value(operator) / 2
-    values, r = jnp.where(absent, jnp.inf, report.values), report.residuals
+    present = is_present(operator, report.values)
+    values, r = jnp.where(present, report.values, jnp.inf), report.residuals
     targets, guard, highest = values[:num], values[num], jnp.max(values[:num]) * (1 - tol)
     gap = jnp.clip(guard - r[num] - targets, 0, operator.upper_bound)
     known = jnp.maximum(r[:num], floor / _FLOOR_FACTOR)
@@ -265,7 +270,7 @@ def assess(
         error = jnp.maximum(error, _mixing_error(targets, jnp.clip(r[:num], floor / _FLOOR_FACTOR, floor)))
     sharp = (r[num] <= sharpness(operator, guard, settled)) & ((r[num] <= settled) | (r[num] <= guard - highest))
     clear = (r <= settled) | (values - report.reach >= highest)
-    guarded = (complete | ~absent[num]) & sharp & jnp.all(clear[num:])
+    guarded = (complete | present[num]) & sharp & jnp.all(clear[num:])
     # A value at the level of rounding has no digit that is right.
     accurate = error <= tol * operator.tolerance_scale(targets) * jnp.maximum(targets - floor, 0)
     # Nor is one accurate by its gap before it has been followed down.
@@ -324,7 +329,7 @@ def conclude(
     `finite` is read off the operator unless given.
     """
     num = len(found.error)
-    exists = report.values < absent_value(operator) / 2
+    exists = is_present(operator, report.values)
     finite = is_finite(operator) if finite is None else finite
     enough = jnp.all(exists[:num])
     squared = squares(rows)[first : first + num]

@@ -17,7 +17,7 @@ from stepping import DENSE
 
 import fiedler_jax as fj
 from fiedler_jax import errors
-from fiedler_jax.graph import kernel_leaves, pull_back
+from fiedler_jax.edges import kernel_leaves, pull_back
 
 KEY = jax.random.key(0)
 
