@@ -45,7 +45,7 @@ def edge_blocks(graph: NetworkGraph, params: Any) -> tuple[jax.Array, ...]:
         >>> print(fj.edge_blocks(fj.graph_from_params(params), params)[0])
         [[1. 2.]]
     """
-    return _blocks_of_leaves(graph, _upcast(kernel_leaves(graph, params)))
+    return _all_at_once(graph, _upcast(kernel_leaves(graph, params)))
 
 
 def pull_back(graph: NetworkGraph, leaves: dict[Path, Any], coefficients: Sequence[jax.Array]) -> dict[Path, jax.Array]:
@@ -80,6 +80,10 @@ def _blocks_of_leaves(
         return arranged(entries, block.arrangement, block.shape)
 
     return tuple(without_diagonal(weights(block), block.source == block.target) for block in graph.blocks)
+
+
+# Outside jit each operation by itself would be compiled for each shape and run on its own.
+_all_at_once = jax.jit(_blocks_of_leaves, static_argnums=0)
 
 
 def _upcast(leaves: dict[Path, Any]) -> dict[Path, jax.Array]:

@@ -121,7 +121,11 @@ def fiedler_pair(
         >>> print(f"{pair.value:.4f}, then {pair.next_value:.4f}, {pair.usable}")
         1.0000, then 1.0000, True
     """
-    result = laplacian_eigenpairs(lap, 1, init, solver=solver, ignore_isolated=ignore_isolated)
+    return _first_of(laplacian_eigenpairs(lap, 1, init, solver=solver, ignore_isolated=ignore_isolated))
+
+
+@jax.jit
+def _first_of(result: EigenResult) -> FiedlerPair:
     vector = result.vectors[0]
     return FiedlerPair(
         value=result.values[0],

@@ -123,7 +123,7 @@ class Laplacian:
             [[ 1. -1.]
              [-1.  1.]]
         """
-        return on_automatic_axes(Laplacian._product, self, self._checked(x))
+        return on_automatic_axes(_product, self, self._checked(x))
 
     def quadratic_form(self, x: jax.Array) -> jax.Array:
         """``xᵀ L x`` in the edge form: a scalar for (n,), shape (b,) for (b, n).
@@ -134,7 +134,7 @@ class Laplacian:
         Raises:
             VectorError: there is not one real entry for each vertex.
         """
-        return on_automatic_axes(Laplacian._edge_form, self, self._checked(x))
+        return on_automatic_axes(_edge_form, self, self._checked(x))
 
     def to_dense(self) -> jax.Array:
         """L as an (n, n) array, for small graphs and for tests.
@@ -152,12 +152,6 @@ class Laplacian:
         check_laplacian(self)
         return rows_of_vertices(x, self.num_vertices)
 
-    def _product(self, x: jax.Array) -> jax.Array:
-        if not self.normalized:
-            return self.degrees * x - self._adjacency_product(x)
-        scale = self.inverse_root_degrees
-        return self.connected * x - scale * self._adjacency_product(scale * x)
-
     def _adjacency_product(self, x: jax.Array) -> jax.Array:
         to_target: list[tuple[Range, jax.Array]] = []
         to_source: list[tuple[Range, jax.Array]] = []
@@ -166,10 +160,6 @@ class Laplacian:
             if not symmetric:
                 to_source.append((source, columns_of_transposed(x[..., slice(*target)], block)))
         return _sum_both_ways(self.groups, to_target, to_source)
-
-    def _edge_form(self, x: jax.Array) -> jax.Array:
-        y = self.inverse_root_degrees * x if self.normalized else x
-        return self._edge_sum(y) if y.ndim == 1 else _row_by_row(self, y)
 
     def _edge_sum(self, y: jax.Array) -> jax.Array:
         by_row = []
@@ -183,9 +173,18 @@ class Laplacian:
 
 
 @jax.jit
-def _row_by_row(lap: Laplacian, rows: jax.Array) -> jax.Array:
+def _product(lap: Laplacian, x: jax.Array) -> jax.Array:
+    if not lap.normalized:
+        return lap.degrees * x - lap._adjacency_product(x)
+    scale = lap.inverse_root_degrees
+    return lap.connected * x - scale * lap._adjacency_product(scale * x)
+
+
+@jax.jit
+def _edge_form(lap: Laplacian, x: jax.Array) -> jax.Array:
+    y = lap.inverse_root_degrees * x if lap.normalized else x
     # XLA's code for these sums over a batch of rows took ten times as long in float32 as for one row.
-    return jax.lax.map(lap._edge_sum, rows)
+    return lap._edge_sum(y) if y.ndim == 1 else jax.lax.map(lap._edge_sum, y)
 
 
 def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> Laplacian:
@@ -310,14 +309,16 @@ def check_laplacian(lap: Any) -> None:
 def _from_blocks(
     blocks: tuple[jax.Array, ...], placements: tuple[Placement, ...], groups: tuple[Range, ...], normalized: bool
 ) -> Laplacian:
-    def degrees_of(blocks: tuple[jax.Array, ...]) -> jax.Array:
-        pairs = list(zip(blocks, placements, strict=True))
-        to_target = [(where.target, jnp.sum(block, axis=-2).ravel()) for block, where in pairs]
-        to_source = [(where.source, jnp.sum(block, axis=-1).ravel()) for block, where in pairs if not where.symmetric]
-        return _sum_both_ways(groups, to_target, to_source)
+    degrees_of = functools.partial(_degrees, placements=placements, groups=groups)
+    return Laplacian(blocks, on_automatic_axes(degrees_of, blocks), placements, groups, normalized)
 
-    degrees = on_automatic_axes(degrees_of, blocks)
-    return Laplacian(blocks, degrees, placements, groups, normalized)
+
+@functools.partial(jax.jit, static_argnames=("placements", "groups"))
+def _degrees(blocks: tuple[jax.Array, ...], placements: tuple[Placement, ...], groups: tuple[Range, ...]) -> jax.Array:
+    pairs = list(zip(blocks, placements, strict=True))
+    to_target = [(where.target, jnp.sum(block, axis=-2).ravel()) for block, where in pairs]
+    to_source = [(where.source, jnp.sum(block, axis=-1).ravel()) for block, where in pairs if not where.symmetric]
+    return _sum_both_ways(groups, to_target, to_source)
 
 
 def has_edges(degrees: jax.Array) -> jax.Array:
