@@ -1,5 +1,6 @@
 """The penalties made from Fiedler pairs, and what they ask of each weight."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,16 +90,21 @@ def l1_coefficients(
         raise HyperparameterError(f"strength must be one real number, not {strength!r}.")
     lap = laplacian(graph, params, normalized=normalized)
     rows = jnp.atleast_2d(rows_of_vertices(vectors, lap.num_vertices))
+    by_leaf = _at_kernels(graph, lap, kernel_leaves(graph, params), rows, strength)
+    zero = jnp.zeros((), lap.dtype)
+    return jax.tree_util.tree_map_with_path(lambda key_path, _: by_leaf.get(canonical_path(key_path), zero), params)
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def _at_kernels(
+    graph: NetworkGraph, lap: Laplacian, leaves: dict[Path, Any], rows: jax.Array, strength: float | jax.Array
+) -> dict[Path, jax.Array]:
     def at_kernels(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:
         weights = [strength * block for block in block_coefficients(graph, rows, values)]
         return leaf_coefficients(graph, leaves, weights)[0], None
 
-    leaves, values = kernel_leaves(graph, params), coefficient_values(lap, rows)
-    weighing = on_automatic_axes(coefficient_rows, lap, rows)
-    by_leaf, _ = on_automatic_axes(at_kernels, leaves, weighing, values, placed_like=leaves)
-    zero = jnp.zeros((), lap.dtype)
-    return jax.tree_util.tree_map_with_path(lambda key_path, _: by_leaf.get(canonical_path(key_path), zero), params)
+    weighing, values = on_automatic_axes(coefficient_rows, lap, rows), coefficient_values(lap, rows)
+    return on_automatic_axes(at_kernels, leaves, weighing, values, placed_like=leaves)[0]
 
 
 def leaf_coefficients(
