@@ -221,7 +221,7 @@ def test_two_values_of_networks_pruned_to_one_percent(normalized: bool, most: in
         pairs = solve(fj.graph_from_params(params), params)
         assert bool(eigen.is_usable(pairs.status))
         assert np.all(np.abs(pairs.values) <= pairs.floor)
-        # Held apart by no more than rounding they take 200 and more, or 260 combinatorial; all held alike, 300 and more.
+        # Held apart by rounding alone they take 200 and more, or 260 combinatorial; all held alike, 300 and more.
         assert int(pairs.iterations) <= most
 
 
