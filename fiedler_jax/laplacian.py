@@ -199,7 +199,7 @@ def laplacian(graph: NetworkGraph, params: Any, *, normalized: bool = True) -> L
         A matrix-free operator, differentiable with respect to the parameters, also at zero weights and dead units.
 
     Raises:
-        ArgumentTypeError: the graph is none.
+        ArgumentTypeError: the graph is none, or the parameters are shapes without numbers.
         HyperparameterError: `normalized` is not True or False.
         KernelMismatchError: the parameters do not fit the graph.
         MaskedKernelError: `optax.masked` hides a kernel.

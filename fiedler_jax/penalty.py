@@ -99,12 +99,12 @@ def l1_coefficients(
 def _at_kernels(
     graph: NetworkGraph, lap: Laplacian, leaves: dict[Path, Any], rows: jax.Array, strength: float | jax.Array
 ) -> dict[Path, jax.Array]:
-    def at_kernels(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:
+    def weighed(leaves: dict[Path, Any], rows: jax.Array, values: jax.Array) -> tuple[dict[Path, jax.Array], None]:
         weights = [strength * block for block in block_coefficients(graph, rows, values)]
         return leaf_coefficients(graph, leaves, weights)[0], None
 
     weighing, values = on_automatic_axes(coefficient_rows, lap, rows), coefficient_values(lap, rows)
-    return on_automatic_axes(at_kernels, leaves, weighing, values, placed_like=leaves)[0]
+    return on_automatic_axes(weighed, leaves, weighing, values, placed_like=leaves)[0]
 
 
 def leaf_coefficients(

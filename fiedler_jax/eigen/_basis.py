@@ -20,7 +20,7 @@ _MOST_PASSES = 5
 # How far apart rows whose values are rounding are held: as a share of the least value that is more, but at least this
 # many times the rounding. Ritz vectors on their way to zero do not count: where the least value was theirs, rounding
 # still mixed those that had arrived, and 25 networks pruned to 1 %, in float64, took 136 products (the mean,
-# normalized; now 62) and 169 (combinatorial; now 128).
+# normalized; now 62) and 169 (combinatorial; now 125).
 _APART = 1e-4
 _LEAST_APART = 8.0
 
